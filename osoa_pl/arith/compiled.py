@@ -1,0 +1,226 @@
+"""Compiled twins of the eager functions that the inner loops need, and the row pool that runs them.
+
+Every function repeats the eager definition operation by operation: separate IEEE-754 additions,
+multiplications and divisions, no `fastmath`, no fused multiply-add, no sum of non-integers whose
+order could differ. `tests/arith/test_compiled.py` compares them with the eager path bit for bit.
+
+numba compiles on first use and keeps the result in its cache (beside the package, or in the
+user's cache folder where that is read-only).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+_EXP_COEFFICIENTS = np.array([1.0 / math.factorial(i) for i in range(14)])
+_POWERS_OF_TWO = np.ldexp(1.0, np.arange(-1023, 1025).clip(-1022, 1023))
+_ROUND_64 = 6755399441055744.0  # 1.5 * 2^52: adding and taking it away rounds to nearest even
+_ROUND_32 = np.float32(12582912.0)  # 1.5 * 2^23
+_ZERO = np.float32(0.0)
+_NOISE_SCALE = np.float32(2.0**-20)
+_HALF = np.float32(0.5)
+
+
+@njit(inline="always")
+def exp64(x):  # type: ignore[no-untyped-def]
+    """e^x in float64, the twin of `functions.exp`; x is clamped to [-708, 709]."""
+    x = min(max(x, -708.0), 709.0)
+    k = (x * 1.4426950408889634 + _ROUND_64) - _ROUND_64
+    r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10
+    y = _EXP_COEFFICIENTS[13]
+    for i in range(12, -1, -1):
+        y = y * r + _EXP_COEFFICIENTS[i]
+    return y * _POWERS_OF_TWO[int(k) + 1023]
+
+
+@njit(inline="always")
+def round64(x):  # type: ignore[no-untyped-def]
+    """Nearest integer to x (|x| < 2^51), ties to even, as float64."""
+    return (x + _ROUND_64) - _ROUND_64
+
+
+@njit(cache=True, nogil=True)
+def quantise_rectified_rows(  # type: ignore[no-untyped-def]
+    begin, end, product, scale, bias, residual, inverse_step, limit, quantised, column_max
+):
+    """h = product*scale + bias (+ residual); quantised = clamp(rne(relu(h)/step), 0, limit).
+
+    Rows [begin, end) of product f32 [P, W]. `residual` holds h of the block before and
+    receives the new h; pass a [0, 0] array for none (then `product` receives h). `column_max`
+    f32 [W] receives the largest relu(h) of each column.
+    """
+    width = product.shape[1]
+    has_residual = residual.shape[0] > 0
+    for p in range(begin, end):
+        if has_residual:
+            for j in range(width):
+                h = product[p, j] * scale
+                h = h + bias[j]
+                h = residual[p, j] + h
+                residual[p, j] = h
+                product[p, j] = h
+        else:
+            for j in range(width):
+                h = product[p, j] * scale
+                product[p, j] = h + bias[j]
+        for j in range(width):
+            h = product[p, j]
+            h = h if h > _ZERO else _ZERO
+            column_max[j] = h if h > column_max[j] else column_max[j]
+            q = h * inverse_step
+            q = (q + _ROUND_32) - _ROUND_32
+            quantised[p, j] = q if q < limit else limit
+
+
+@njit(cache=True, nogil=True)
+def add_bias_rows(begin, end, product, scale, bias):  # type: ignore[no-untyped-def]
+    """product = product*scale + bias in place, rows [begin, end)."""
+    width = product.shape[1]
+    for p in range(begin, end):
+        for j in range(width):
+            h = product[p, j] * scale
+            product[p, j] = h + bias[j]
+
+
+@njit(cache=True, nogil=True)
+def masked_gradient_rows(  # type: ignore[no-untyped-def]
+    begin, end, product, scale, quantised, add, total, column_max
+):
+    """g = product*scale where quantised > 0, else 0; plus `total` if `add`; written to `total`."""
+    width = product.shape[1]
+    for p in range(begin, end):
+        for j in range(width):
+            g = product[p, j] * scale
+            g = g if quantised[p, j] > _ZERO else _ZERO
+            if add:
+                g = total[p, j] + g
+            total[p, j] = g
+            a = g if g > _ZERO else -g
+            column_max[j] = a if a > column_max[j] else column_max[j]
+
+
+@njit(cache=True, nogil=True)
+def absolute_max_rows(begin, end, values, column_max):  # type: ignore[no-untyped-def]
+    """column_max[j] = max |values[p, j]| over rows [begin, end)."""
+    width = values.shape[1]
+    for p in range(begin, end):
+        for j in range(width):
+            g = values[p, j]
+            a = g if g > _ZERO else -g
+            column_max[j] = a if a > column_max[j] else column_max[j]
+
+
+@njit(cache=True, nogil=True)
+def round_stochastic_rows(begin, end, values, inverse_step, key, limit, out):  # type: ignore[no-untyped-def]
+    """Twin of `quantize.quantize_stochastic`: clamp(floor(x/step + u)), u from the counter."""
+    width = values.shape[1]
+    c1 = np.uint32(0x9E3779B1)
+    c2 = np.uint32(0x21F0AAAD)
+    c3 = np.uint32(0x735A2D97)
+    s12, s15, s16 = np.uint32(12), np.uint32(15), np.uint32(16)
+    key = np.uint32(key)
+    low = -limit
+    for p in range(begin, end):
+        base = np.uint32(p) * np.uint32(width)
+        for j in range(width):
+            i = np.uint32(base + np.uint32(j))
+            h = np.uint32(np.uint32(i * c1) + key)
+            h = np.uint32(h ^ (h >> s16))
+            h = np.uint32(h * c2)
+            h = np.uint32(h ^ (h >> s15))
+            h = np.uint32(h * c3)
+            h = np.uint32(h ^ (h >> s15))
+            u = (np.float32(np.int32(h >> s12)) + _HALF) * _NOISE_SCALE
+            q = np.floor(values[p, j] * inverse_step + u)
+            q = q if q < limit else limit
+            out[p, j] = q if q > low else low
+
+
+@njit(cache=True, nogil=True)
+def matmul_rows(begin, end, x, weights, out):  # type: ignore[no-untyped-def]
+    """out[p, :] = x[p, :] @ weights for integer-valued float32 operands, rows [begin, end).
+
+    x f32 [P, K], weights f32 [K, O], K a multiple of 4. Exact, hence of any order, while
+    K * max|x| * max|w| < 2^24; two rows at a time share the loads of the weights.
+    """
+    depth, width = weights.shape
+    p = begin
+    while p + 1 < end:
+        for o in range(width):
+            out[p, o] = _ZERO
+            out[p + 1, o] = _ZERO
+        for k in range(0, depth, 4):
+            a0, a1, a2, a3 = x[p, k], x[p, k + 1], x[p, k + 2], x[p, k + 3]
+            b0, b1, b2, b3 = x[p + 1, k], x[p + 1, k + 1], x[p + 1, k + 2], x[p + 1, k + 3]
+            for o in range(width):
+                w0, w1 = weights[k, o], weights[k + 1, o]
+                w2, w3 = weights[k + 2, o], weights[k + 3, o]
+                out[p, o] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
+                out[p + 1, o] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
+        p += 2
+    if p < end:
+        for o in range(width):
+            out[p, o] = _ZERO
+        for k in range(0, depth, 4):
+            a0, a1, a2, a3 = x[p, k], x[p, k + 1], x[p, k + 2], x[p, k + 3]
+            for o in range(width):
+                out[p, o] += (
+                    a0 * weights[k, o]
+                    + a1 * weights[k + 1, o]
+                    + a2 * weights[k + 2, o]
+                    + a3 * weights[k + 3, o]
+                )
+
+
+class RowPool:
+    """Runs a compiled kernel over row ranges in threads; the result never depends on how many.
+
+    Kernels release the interpreter's lock and touch only their own rows; column maxima, the one
+    reduction, are kept per thread and joined by an exact max.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = max(1, threads)
+        self._executor = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+
+    def ranges(self, rows: int) -> list[tuple[int, int]]:
+        """At most `threads` contiguous ranges that cover [0, rows)."""
+        parts = max(1, min(self.threads, rows // 64))
+        cuts = [rows * i // parts for i in range(parts + 1)]
+        return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+    def each(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Run the calls, at most `threads` at once, and return their results in order."""
+        if self._executor is None or len(calls) == 1:
+            return [call() for call in calls]
+        futures = [self._executor.submit(call) for call in calls[1:]]
+        first = calls[0]()
+        return [first] + [future.result() for future in futures]
+
+    def run(self, kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
+        """kernel(begin, end, *arguments) over all rows."""
+        ranges = self.ranges(rows)
+        if len(ranges) == 1:
+            kernel(0, rows, *arguments)
+            return
+        self.each([partial(kernel, b, e, *arguments) for b, e in ranges])
+
+    def run_with_max(
+        self, kernel: Callable[..., None], rows: int, width: int, *arguments: Any
+    ) -> np.float32:
+        """As `run`, for kernels whose last argument is the column maxima; returns the max."""
+        ranges = self.ranges(rows)
+        maxima = np.zeros((len(ranges), width), np.float32)
+        calls = [
+            partial(kernel, begin, end, *arguments, maxima[i])
+            for i, (begin, end) in enumerate(ranges)
+        ]
+        self.each(calls)
+        return np.float32(maxima.max())
