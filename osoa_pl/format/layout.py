@@ -1,0 +1,15 @@
+"""Constants of the container that its writer and its reader share."""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+MIMETYPE = b"application/vnd.osoa-pl"
+MIMETYPE_MEMBER = "mimetype"
+MANIFEST_MEMBER = "manifest.json"
+MAX_MANIFEST_BYTES = 64 << 20
+
+DATE = (1980, 1, 1, 0, 0, 0)
+"""Modification time of every member: equal members, equal bytes."""
+
+LOCAL_HEADER_BYTES = 30
+"""ZIP's header before each member, without the name."""
