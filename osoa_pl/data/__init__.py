@@ -1,0 +1,1 @@
+"""Collections of pixels: reading them from files and arrays, writing them back."""
