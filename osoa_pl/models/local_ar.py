@@ -1,0 +1,222 @@
+"""The default model: a local autoregressive net with copy components, for grey or RGB pixels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osoa_pl.arith import compiled, noise
+from osoa_pl.errors import UsageError
+from osoa_pl.models import compiled_head, features, network, wavefront
+from osoa_pl.models.base import StreamDecoder
+from osoa_pl.models.features import TileBatch
+
+_COPY_START = -5.0  # first logit of every copy component
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Sizes of the model: samples a pixel, hidden width, residual blocks, logistics a channel."""
+
+    channels: int
+    width: int
+    depth: int
+    mixtures: int
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise UsageError(f"local model for {self.channels} channels (supported: 1, 3)")
+
+    @property
+    def outputs(self) -> int:
+        """Numbers a pixel that the network predicts."""
+        c = self.channels
+        return 3 * self.mixtures * c + c * (c - 1) // 2 + len(features.COPIES) + 1
+
+    def network(self) -> network.NetworkShape:
+        """The residual network of these sizes."""
+        inputs = features.feature_count(self.channels)
+        return network.NetworkShape(inputs, self.width, self.depth, self.outputs)
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain form for checkpoint metadata."""
+        return asdict(self)
+
+
+def initial_parameters(config: LocalConfig, seed: int) -> Tensor:
+    """Random start: flat float32; the second layer of each block is zero, the head is spread."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = config.network()
+    flat = torch.zeros(shape.parameter_count())
+    views = shape.views(flat)
+    for index, (weight, _) in enumerate(views):
+        if index % 2 == 0 and 0 < index < len(views) - 1:
+            continue
+        bound = weight.shape[1] ** -0.5 if index < len(views) - 1 else 0.017
+        weight.uniform_(-bound, bound, generator=generator)
+    bias = views[-1][1]
+    k = config.mixtures
+    for c in range(config.channels):
+        bias[3 * k * c + k : 3 * k * c + 2 * k] = torch.linspace(-0.25, 0.25, k)
+        bias[3 * k * c + 2 * k : 3 * k * (c + 1)] = torch.linspace(0.5, 2.5, k)
+    bias[-len(features.COPIES) :] = _COPY_START
+    return flat
+
+
+class LocalAutoregressive:
+    """Direct model over raster wavefronts; see `base.DirectModel` for the contract.
+
+    Source: local models of NeLLoC (Zhang et al. 2021), logistic mixtures of PixelCNN++ (Salimans et
+    al. 2017); copy components are this project's own.
+    """
+
+    precision = compiled_head.PRECISION
+
+    def __init__(
+        self,
+        config: LocalConfig,
+        parameters: Tensor,
+        activation_max: Tensor,
+        *,
+        threads: int | None = None,
+    ) -> None:
+        self.config = config
+        self.parameters = parameters
+        self.activation_max = activation_max
+        shape = config.network()
+        if parameters.shape != (shape.parameter_count(),):
+            raise UsageError(
+                f"local model: found {parameters.numel()} parameters "
+                f"(expected {shape.parameter_count()})"
+            )
+        self._pool = compiled.RowPool(threads or torch.get_num_threads())
+        self._network: network.CompiledNetwork | network.EagerNetwork = network.CompiledNetwork(
+            shape, self._pool
+        )
+        self._quantised: network.Quantised | None = None
+        self._outputs: Tensor | None = None
+        self._seen: Tensor | None = None
+        self._predictors = self._copies = np.zeros(0, np.int64)
+
+    @property
+    def channels(self) -> int:
+        """Samples a pixel."""
+        return self.config.channels
+
+    def state(self) -> list[Tensor]:
+        """Master weights and activation maxima."""
+        return [self.parameters, self.activation_max]
+
+    def _current(self) -> network.Quantised:
+        if self._quantised is None:
+            self._quantised = network.quantise(
+                self.config.network(), self.parameters, self.activation_max, features.FEATURE_STEP
+            )
+        return self._quantised
+
+    def _features(self, batch: TileBatch) -> Tensor:
+        """Integer features f32 [P, F]; also keeps predictors and copy candidates."""
+        heights = batch.table[:, 1]
+        row_tile = np.repeat(np.arange(len(heights)), heights)
+        row_index = np.concatenate([np.arange(h) for h in heights])
+        count, channels = batch.pixels, batch.channels
+        self._predictors = np.empty((count, channels), np.int64)
+        self._copies = np.empty((count, len(features.COPIES), channels), np.int64)
+        out = np.empty((count, features.feature_count(channels)), np.float32)
+        self._pool.run(
+            features.batch_features_rows, len(row_tile), batch.buffer, batch.table, batch.tops,
+            row_tile, row_index, channels, out, self._predictors, self._copies,
+        )  # fmt: skip
+        return torch.from_numpy(out)
+
+    def _pixels(self, batch: TileBatch) -> np.ndarray:
+        tiles = [batch.tile(i).reshape(-1, batch.channels) for i in range(len(batch.table))]
+        return np.concatenate(tiles)
+
+    def head_inputs(self, batch: TileBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(features f32 [P, F], pixels, predictors, copies int64) of a batch, as tensors."""
+        x = self._features(batch)
+        pixels = torch.from_numpy(self._pixels(batch)).long()
+        return x, pixels, torch.from_numpy(self._predictors), torch.from_numpy(self._copies)
+
+    def _forward(self, batch: TileBatch) -> Tensor:
+        self._outputs, self._seen = self._network.forward(self._features(batch), self._current())
+        return self._outputs
+
+    def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+        """(start, frequency) uint32 [pixels, channels] at 2^-20 under the current state."""
+        outputs = self._forward(batch).numpy()
+        pixels = self._pixels(batch)
+        start = np.empty(pixels.shape, np.uint32)
+        frequency = np.empty(pixels.shape, np.uint32)
+        self._pool.run(
+            compiled_head.interval_rows, len(pixels), outputs, pixels, self._predictors,
+            self._copies, self.channels, self.config.mixtures, start, frequency,
+        )  # fmt: skip
+        return start, frequency
+
+    def order(self, batch: TileBatch, stream: int, streams: int) -> np.ndarray:
+        """Pixel indices of one stream in coding order, int64."""
+        tiles = np.arange(stream, len(batch.table), streams)
+        order: np.ndarray = wavefront.stream_order(batch.table, tiles)
+        return order
+
+    def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
+        """Fill in the batch's pixels; False when a stream has run out of words."""
+        state = self._current()
+        width, depth = self.config.width, self.config.depth
+        hidden = np.empty((2 * depth, width, width), np.float32)
+        for i in range(2 * depth):
+            hidden[i] = state.weights[i + 1].t().numpy()
+        first = np.ascontiguousarray(state.weights[0].t().numpy())
+        last = np.ascontiguousarray(state.weights[-1].t().numpy())
+        biases = np.stack([b.numpy() for b in state.biases[:-1]])
+        scales = np.array(
+            [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)], np.float32
+        )
+        inverse = np.array([1.0 / s for s in state.input_steps[1:]], np.float32)
+        threads = min(self._pool.threads, decoder.streams, len(batch.table))
+        calls = [
+            partial(
+                wavefront.decode_streams, batch.buffer, batch.table, batch.tops, self.channels,
+                self.config.mixtures, decoder.streams, thread, threads, decoder.heads,
+                decoder.words, decoder.offsets, decoder.sizes, first, hidden, last, biases,
+                state.biases[-1].numpy(), scales, inverse,
+            )
+            for thread in range(threads)
+        ]  # fmt: skip
+        self._outputs = None
+        return all(self._pool.each(calls))
+
+    def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
+        """Gradient of the mean loss in nats/dim at the current state, flat float32.
+
+        The forward pass of `intervals` is used again where it belongs to the current weights.
+        """
+        outputs = self._outputs if self._outputs is not None else self._forward(batch)
+        pixels = self._pixels(batch)
+        gradient = torch.empty(outputs.shape)
+        self._pool.run(
+            compiled_head.gradient_rows, len(pixels), outputs.numpy(), pixels, self._predictors,
+            self._copies, self.channels, self.config.mixtures, gradient.numpy(),
+        )  # fmt: skip
+        keys = [
+            noise.derive_key(seed, counter, layer) for layer in range(2 * self.config.depth + 2)
+        ]
+        flat = self._network.backward(gradient, self._current(), keys)
+        return flat.mul_(torch.tensor(1.0 / (len(pixels) * self.channels)))
+
+    def stepped(self) -> None:
+        """Forget what was derived from the weights before the optimizer's step."""
+        self._quantised = self._outputs = None
+
+    def advance(self) -> None:
+        """Let the activation scales follow the maxima of the batch just seen."""
+        if self._seen is not None:
+            self.activation_max = network.next_activation_max(self.activation_max, self._seen)
+        self._seen = None
+        self.stepped()

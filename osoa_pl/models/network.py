@@ -1,0 +1,283 @@
+"""The local model's residual network in the portable arithmetic: forward, backward, two engines.
+
+    h = in(x);  for each block: h = h + b(relu(a(relu(h))));  outputs = out(relu(h))
+
+Every linear layer takes operands rounded to integers times powers of two (activations 8 bits at a
+scale frozen before the batch, weights 9 bits, gradients 7 bits with stochastic rounding) and is
+defined as the exact sum. The compiled engine runs torch's float32 matrix product, exact here
+because fan-in * 2^8 * 2^9 <= 2^24, between fused elementwise kernels; the eager engine is built
+from `arith.contract` and separate torch operations and is its reference, on any device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osoa_pl.arith import compiled, contract, engines, quantize
+from osoa_pl.errors import UsageError
+
+ACTIVATION_BITS = 8
+WEIGHT_BITS = 9
+GRADIENT_BITS = 7
+MAX_FAN = 128  # 128 * 255 * 511 < 2^24: float32 is exact by this bound alone
+_LIMIT = np.float32(2**ACTIVATION_BITS - 1)
+_GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
+_DECAY = 0.95
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """Sizes of the network: input features, hidden width, residual blocks, outputs."""
+
+    features: int
+    width: int
+    depth: int
+    outputs: int
+
+    def __post_init__(self) -> None:
+        if max(self.features, self.width, self.outputs) > MAX_FAN:
+            raise UsageError(
+                f"network of {self.features} features, width {self.width} and {self.outputs} "
+                f"outputs: at most {MAX_FAN} each are exact in float32"
+            )
+        if self.features % 4 or self.width % 4:
+            raise UsageError("features and width of a network must be multiples of 4")
+
+    def layers(self) -> list[tuple[int, int]]:
+        """(fan-out, fan-in) of each linear layer in order: in, (a, b) of each block, out."""
+        hidden = [(self.width, self.width)] * (2 * self.depth)
+        return [(self.width, self.features), *hidden, (self.outputs, self.width)]
+
+    def parameter_count(self) -> int:
+        """Number of weights and biases."""
+        return sum(o * i + o for o, i in self.layers())
+
+    def views(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(weight [out, in], bias [out]) of each layer as views into a flat vector."""
+        views, at = [], 0
+        for o, i in self.layers():
+            views.append((flat[at : at + o * i].view(o, i), flat[at + o * i : at + o * i + o]))
+            at += o * i + o
+        return views
+
+
+@dataclass
+class Quantised:
+    """Weights of one moment, as the contractions see them.
+
+    weights: integer-valued float32 [out, in] per layer; weight_steps: powers of two;
+    input_steps: the power of two of each layer's input.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    weight_steps: list[float]
+    input_steps: list[float]
+
+
+def quantise(
+    shape: NetworkShape, flat: Tensor, activation_max: Tensor, feature_step: float
+) -> Quantised:
+    """Round the master weights; activation_max f32 [2*depth+1] gives the frozen input scales."""
+    weights, biases, steps = [], [], []
+    for weight, bias in shape.views(flat):
+        step = quantize.power_of_two_step(weight.abs().amax(), WEIGHT_BITS)
+        weights.append(quantize.quantize_nearest(weight, step, WEIGHT_BITS))
+        biases.append(bias.clone())
+        steps.append(float(step))
+    inputs = [
+        float(quantize.power_of_two_step(maximum, ACTIVATION_BITS)) for maximum in activation_max
+    ]
+    return Quantised(weights, biases, steps, [feature_step, *inputs])
+
+
+def next_activation_max(current: Tensor, seen: Tensor) -> Tensor:
+    """A(t+1) = max(max of the batch, 0.95 A(t)), f32 [layers]."""
+    return torch.maximum(seen, current * torch.full_like(current, _DECAY))
+
+
+class EagerNetwork:
+    """Reference engine: separate torch operations and `arith.contract`, any device."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        self.shape = shape
+        self._inputs: list[Tensor] = []
+
+    def forward(self, features: Tensor, state: Quantised) -> tuple[Tensor, Tensor]:
+        """features f32 [P, F] -> (outputs f32 [P, O], activation maxima f32 [2*depth+1])."""
+        limit = float(_LIMIT)
+        maxima: list[Tensor] = []
+        self._inputs = [features]
+
+        def layer(index: int) -> Tensor:
+            scale = state.weight_steps[index] * state.input_steps[index]
+            product = contract.linear(
+                self._inputs[index], state.weights[index], scale,
+                bits=(ACTIVATION_BITS, WEIGHT_BITS),
+            )  # fmt: skip
+            return product + state.biases[index]
+
+        def rectify(h: Tensor, index: int) -> None:
+            h = torch.clamp(h, min=0.0)
+            maxima.append(h.amax())
+            step = torch.full_like(maxima[-1], state.input_steps[index])
+            q = quantize.quantize_nearest(h, step, ACTIVATION_BITS)
+            self._inputs.append(torch.clamp(q, max=limit))
+
+        h = layer(0)
+        rectify(h, 1)
+        for block in range(self.shape.depth):
+            rectify(layer(2 * block + 1), 2 * block + 2)
+            h = h + layer(2 * block + 2)
+            rectify(h, 2 * block + 3)
+        return layer(2 * self.shape.depth + 1), torch.stack(maxima)
+
+    def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
+        """gradient f32 [P, O] of the summed loss -> flat f32 gradient of the parameters."""
+        flat = torch.zeros(self.shape.parameter_count(), device=gradient.device)
+        views = self.shape.views(flat)
+
+        def layer(index: int, g: Tensor, need_input: bool) -> Tensor:
+            step = quantize.power_of_two_step(g.abs().amax(), GRADIENT_BITS)
+            gq = quantize.quantize_stochastic(g, step, GRADIENT_BITS, keys[index])
+            s = float(step)
+            weight, bias = views[index]
+            weight.copy_(
+                contract.linear_grad_weight(
+                    gq, self._inputs[index], s * state.input_steps[index],
+                    bits=(GRADIENT_BITS, ACTIVATION_BITS),
+                )
+            )  # fmt: skip
+            bias.copy_(contract.bias_gradient(gq, s))
+            if not need_input:
+                return g
+            return contract.linear_grad_input(
+                gq, state.weights[index], s * state.weight_steps[index],
+                bits=(GRADIENT_BITS, WEIGHT_BITS),
+            )  # fmt: skip
+
+        def mask(g: Tensor, index: int) -> Tensor:
+            return torch.where(self._inputs[index] > 0, g, torch.zeros_like(g))
+
+        last = 2 * self.shape.depth + 1
+        gh = mask(layer(last, gradient, True), last)
+        for block in reversed(range(self.shape.depth)):
+            b, a = 2 * block + 2, 2 * block + 1
+            gt = mask(layer(b, gh, True), b)
+            gh = gh + mask(layer(a, gt, True), a)
+        layer(0, gh, False)
+        return flat
+
+
+class CompiledNetwork:
+    """Fused CPU engine with the bits of `EagerNetwork`; keeps its buffers between batches."""
+
+    def __init__(self, shape: NetworkShape, pool: compiled.RowPool) -> None:
+        self.shape = shape
+        self.pool = pool
+        self._buffers: dict[str, Tensor] = {}
+        self._inputs: list[Tensor] = []
+
+    def buffer(self, name: str, rows: int, columns: int) -> Tensor:
+        """A float32 [rows, columns] buffer kept under this name (contents undefined)."""
+        kept = self._buffers.get(name)
+        if kept is None or kept.shape[0] < rows or kept.shape[1] != columns:
+            kept = torch.empty(max(rows, 1), columns)
+            self._buffers[name] = kept
+        return kept[:rows]
+
+    def forward(self, features: Tensor, state: Quantised) -> tuple[Tensor, Tensor]:
+        """As `EagerNetwork.forward`; the result stays valid until the next call."""
+        rows, width = features.shape[0], self.shape.width
+        maxima: list[np.float32] = []
+        self._inputs = [features]
+        nothing = np.zeros((0, 0), np.float32)
+
+        def layer(index: int, name: str, residual: np.ndarray) -> Tensor:
+            product = self.buffer(name, rows, width)
+            _multiply(self._inputs[index], state.weights[index].t(), product, "linear")
+            quantised = self.buffer(f"input{index + 1}", rows, width)
+            maxima.append(
+                self.pool.run_with_max(
+                    compiled.quantise_rectified_rows, rows, width, product.numpy(),
+                    np.float32(state.weight_steps[index] * state.input_steps[index]),
+                    state.biases[index].numpy(), residual,
+                    np.float32(1.0 / state.input_steps[index + 1]), _LIMIT, quantised.numpy(),
+                )
+            )  # fmt: skip
+            self._inputs.append(quantised)
+            return product
+
+        stream = layer(0, "stream", nothing).numpy()
+        for block in range(self.shape.depth):
+            layer(2 * block + 1, "product", nothing)
+            layer(2 * block + 2, "product", stream)
+        last = 2 * self.shape.depth + 1
+        outputs = self.buffer("outputs", rows, self.shape.outputs)
+        _multiply(self._inputs[last], state.weights[last].t(), outputs, "linear")
+        self.pool.run(
+            compiled.add_bias_rows, rows, outputs.numpy(),
+            np.float32(state.weight_steps[last] * state.input_steps[last]),
+            state.biases[last].numpy(),
+        )  # fmt: skip
+        return outputs, torch.from_numpy(np.array(maxima, np.float32))
+
+    def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
+        """As `EagerNetwork.backward`."""
+        flat = torch.empty(self.shape.parameter_count())
+        views = self.shape.views(flat)
+        rows, width = gradient.shape[0], self.shape.width
+        total = self.buffer("total", rows, width)
+
+        def layer(index: int, g: Tensor, largest: np.float32, into: Tensor | None) -> float:
+            """Writes the layer's gradients; product of the input gradient into `into`."""
+            step = float(quantize.power_of_two_step(torch.tensor(float(largest)), GRADIENT_BITS))
+            gq = self.buffer(f"rounded{g.shape[1]}", rows, g.shape[1])
+            self.pool.run(
+                compiled.round_stochastic_rows, rows, g.numpy(), np.float32(1.0 / step),
+                np.uint32(keys[index]), _GRADIENT_LIMIT, gq.numpy(),
+            )  # fmt: skip
+            weight, bias = views[index]
+            scale = step * state.input_steps[index]
+            weight.copy_(
+                contract.linear_grad_weight(
+                    gq, self._inputs[index], scale, bits=(GRADIENT_BITS, ACTIVATION_BITS)
+                )
+            )
+            bias.copy_(contract.bias_gradient(gq, step))
+            if into is not None:
+                _multiply(gq, state.weights[index], into, "linear_grad_input")
+            return step * state.weight_steps[index]
+
+        def masked(scale: float, index: int, add: bool, out: Tensor) -> np.float32:
+            return self.pool.run_with_max(
+                compiled.masked_gradient_rows, rows, width, product.numpy(), np.float32(scale),
+                self._inputs[index].numpy(), add, out.numpy(),
+            )  # fmt: skip
+
+        product = self.buffer("product", rows, width)
+        inner = self.buffer("inner", rows, width)
+        last = 2 * self.shape.depth + 1
+        largest = self.pool.run_with_max(
+            compiled.absolute_max_rows, rows, gradient.shape[1], gradient.numpy()
+        )
+        largest = masked(layer(last, gradient, largest, product), last, False, total)
+        for block in reversed(range(self.shape.depth)):
+            b, a = 2 * block + 2, 2 * block + 1
+            inside = masked(layer(b, total, largest, product), b, False, inner)
+            largest = masked(layer(a, inner, inside, product), a, True, total)
+        layer(0, total, largest, None)
+        return flat
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor, operation: str) -> None:
+    """out = a @ b, exact in float32 by `MAX_FAN` where this machine's kernels are."""
+    with engines.exact_kernels():
+        if contract.single_is_exact(operation, a.device):
+            torch.mm(a, b, out=out)
+        else:
+            out.copy_(a.double() @ b.double())

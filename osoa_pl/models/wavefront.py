@@ -1,0 +1,208 @@
+"""The raster wavefront: in which order pixels are coded, and the compiled decoder.
+
+A pixel needs 3 columns to the right in the row above, so row i can run 4 columns behind row i-1:
+pixel (i, j) is ready at time j + 4i (Sheared PixelCNN idea of ParallelNeLLoC with horizon 3), and a
+tile of h rows and w columns takes w + 4(h-1) steps. The tiles of a batch are dealt to streams
+(tile b to stream b mod streams); within a stream the order is time, then tile, then row, then
+channel. Streams share nothing, so threads decode them side by side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from osoa_pl.arith.compiled import matmul_rows
+from osoa_pl.coding.rans_numba import advance_scalar, peek_scalar
+from osoa_pl.models.compiled_head import (
+    PRECISION,
+    channel_parameters,
+    cumulative,
+    mixture_cumulative,
+    softmax_integers,
+    update_copies,
+)
+from osoa_pl.models.features import RADIUS, pixel_features
+
+_ZERO = np.float32(0.0)
+_ROUND = np.float32(12582912.0)
+_COPIES = 6
+
+
+@njit(cache=True, nogil=True)
+def stream_order(table, tiles):  # type: ignore[no-untyped-def]
+    """Pixel indices of one stream's tiles (rows of `table`) in coding order, int64 [n]."""
+    count = 0
+    steps = 0
+    for b in tiles:
+        count += table[b, 1] * table[b, 2]
+        steps = max(steps, table[b, 2] + (RADIUS + 1) * (table[b, 1] - 1))
+    order = np.empty(count, np.int64)
+    n = 0
+    for t in range(steps):
+        for b in tiles:
+            height, width, first = table[b, 1], table[b, 2], table[b, 3]
+            lowest = max(0, (t - width + RADIUS + 1) // (RADIUS + 1))
+            for i in range(lowest, min(height, t // (RADIUS + 1) + 1)):
+                order[n] = first + i * width + t - (RADIUS + 1) * i
+                n += 1
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _network(  # type: ignore[no-untyped-def]
+    count, x, stream, inner, product, outputs, first, hidden, last, biases, last_bias, scales, steps
+):
+    """Forward pass of `count` pixels, integer operands in float32: the bits of `EagerNetwork`."""
+    limit = np.float32(255.0)
+    width = first.shape[1]
+    depth = hidden.shape[0]
+    for layer in range(depth + 1):
+        if layer == 0:
+            matmul_rows(0, count, x, first, product)
+        else:
+            matmul_rows(0, count, inner, hidden[layer - 1], product)
+        scale, inverse = scales[layer], steps[layer]
+        if layer == 0:
+            for p in range(count):
+                for j in range(width):
+                    h = product[p, j] * scale
+                    stream[p, j] = h + biases[layer, j]
+                    product[p, j] = stream[p, j]
+        elif layer % 2 == 0:
+            for p in range(count):
+                for j in range(width):
+                    h = product[p, j] * scale
+                    h = h + biases[layer, j]
+                    stream[p, j] = stream[p, j] + h
+                    product[p, j] = stream[p, j]
+        else:
+            for p in range(count):
+                for j in range(width):
+                    h = product[p, j] * scale
+                    product[p, j] = h + biases[layer, j]
+        for p in range(count):
+            for j in range(width):
+                h = product[p, j]
+                h = h if h > _ZERO else _ZERO
+                q = h * inverse
+                q = (q + _ROUND) - _ROUND
+                inner[p, j] = q if q < limit else limit
+    matmul_rows(0, count, inner, last, outputs)
+    scale = scales[depth + 1]
+    for p in range(count):
+        for j in range(outputs.shape[1]):
+            h = outputs[p, j] * scale
+            outputs[p, j] = h + last_bias[j]
+
+
+@njit(cache=True, nogil=True)
+def decode_streams(  # type: ignore[no-untyped-def]
+    buffer, table, tops, channels, mixtures, streams, first_stream, stream_step,
+    heads, words, offsets, sizes, first, hidden, last, biases, last_bias, scales, steps,
+):  # fmt: skip
+    """Decode the tiles of streams first_stream, first_stream + stream_step, ... into `buffer`.
+
+    heads uint64 [streams], words uint32: all tails, stream s at offsets[s] with sizes[s] words
+    left; both advance. Returns False as soon as a stream runs out of words.
+    """
+    tile_count = table.shape[0]
+    slots = 0
+    longest = 0
+    for b in range(tile_count):
+        if (b % streams) % stream_step == first_stream:
+            rows = min(table[b, 1], table[b, 2] // (RADIUS + 1) + 1)
+            slots += rows
+            longest = max(longest, table[b, 2] + (RADIUS + 1) * (table[b, 1] - 1))
+    if slots == 0:
+        return True
+    width = first.shape[1]
+    x = np.zeros((slots, first.shape[0]), np.float32)
+    stream = np.empty((slots, width), np.float32)
+    inner = np.empty((slots, width), np.float32)
+    product = np.empty((slots, width), np.float32)
+    outputs = np.empty((slots, last.shape[1]), np.float32)
+    predictors = np.empty((slots, channels), np.int64)
+    copies = np.empty((slots, _COPIES, channels), np.int64)
+    places = np.empty(slots, np.int64)
+    tile_of = np.empty(slots, np.int64)
+    row_of = np.empty(slots, np.int64)
+    q = np.empty(max(mixtures, _COPIES + 1), np.int64)
+    weights = np.empty(mixtures, np.int64)
+    mean, scale = np.empty(mixtures), np.empty(mixtures)
+    mean_fixed, inverse_fixed = np.empty(mixtures, np.int64), np.empty(mixtures, np.int64)
+    copy_weights = np.empty(_COPIES + 1, np.int64)
+    residuals = np.zeros(channels, np.int64)
+    copy_at = 3 * mixtures * channels + channels * (channels - 1) // 2
+    for t in range(longest):
+        count = 0
+        for b in range(tile_count):
+            if (b % streams) % stream_step != first_stream:
+                continue
+            height, tile_width = table[b, 1], table[b, 2]
+            stride = (tile_width + 2 * RADIUS) * channels
+            lowest = max(0, (t - tile_width + RADIUS + 1) // (RADIUS + 1))
+            for i in range(lowest, min(height, t // (RADIUS + 1) + 1)):
+                j = t - (RADIUS + 1) * i
+                place = table[b, 0] + (i + RADIUS) * stride + (RADIUS + j) * channels
+                places[count] = place
+                tile_of[count] = b
+                row_of[count] = i
+                border = (tops[b] and i == 0) or j == 0
+                pixel_features(
+                    buffer, place, stride, channels, border,
+                    predictors[count], copies[count], x[count],
+                )  # fmt: skip
+                count += 1
+        _network(
+            count, x, stream, inner, product, outputs,
+            first, hidden, last, biases, last_bias, scales, steps,
+        )  # fmt: skip
+        for n in range(count):
+            b = tile_of[n]
+            s = b % streams
+            row = outputs[n]
+            tail = words[offsets[s] : offsets[s + 1]]
+            softmax_integers(row, copy_at, _COPIES + 1, 16, q, copy_weights)
+            for c in range(channels):
+                predictor = predictors[n, c]
+                softmax_integers(row, 3 * mixtures * c, mixtures, 14, q, weights)
+                channel_parameters(
+                    row, c, channels, mixtures, residuals, mean, scale, mean_fixed, inverse_fixed
+                )
+                slot = peek_scalar(heads[s], PRECISION)
+                low, high = 0, 256
+                low_mixture, high_mixture = 0, 1 << 32
+                start, stop = 0, 1 << PRECISION
+                while high - low > 1:
+                    middle = (low + high) >> 1
+                    mixture = mixture_cumulative(
+                        middle, predictor, mixtures, weights, mean_fixed, inverse_fixed
+                    )
+                    edge = cumulative(middle, mixture, c, copy_weights, copies[n])
+                    if edge <= slot:
+                        low, low_mixture, start = middle, mixture, edge
+                    else:
+                        high, high_mixture, stop = middle, mixture, edge
+                heads[s], sizes[s] = advance_scalar(
+                    heads[s], tail, sizes[s], start, stop - start, PRECISION
+                )
+                if sizes[s] < 0:
+                    return False
+                update_copies(low, high_mixture - low_mixture, c, copy_weights, copies[n])
+                residuals[c] = low - predictor
+                buffer[places[n] + c] = low
+            height, tile_width = table[b, 1], table[b, 2]
+            stride = (tile_width + 2 * RADIUS) * channels
+            i = row_of[n]
+            j = t - (RADIUS + 1) * i
+            if j == 0 and i + 1 < height:
+                left = places[n] + stride - RADIUS * channels
+                for k in range(RADIUS):
+                    for c in range(channels):
+                        buffer[left + k * channels + c] = buffer[places[n] + c]
+            if j == tile_width - 1:
+                for k in range(RADIUS):
+                    for c in range(channels):
+                        buffer[places[n] + (k + 1) * channels + c] = buffer[places[n] + c]
+    return True
