@@ -1,0 +1,108 @@
+"""The policy `auto`: code the shard with and without adaptation, keep the smaller one.
+
+Two step sizes race over the first segment, by coded bytes; the better one and `none` are then
+coded to the end. So the result is never larger than `none` itself, whatever the collection does,
+and the choice depends on coded sizes alone: the same input and options give the same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import IO, Self
+
+from osoa_pl.format import segment as segment_format
+from osoa_pl.online.none import NoAdaptation
+from osoa_pl.online.online import OnlineAdaptation
+from osoa_pl.online.policy import Policy
+from osoa_pl.online.session import Segment
+
+STEP_SIZES = (1e-3, 2e-3)
+
+Encode = Callable[[Policy], Iterator[Segment]]
+
+
+@dataclass
+class CodedShard:
+    """A shard's segments, spooled to a temporary file in coding order."""
+
+    policy: Policy
+    sizes: list[int] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    code_bytes: int = 0
+    ideal_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
+
+    @property
+    def total(self) -> int:
+        """Bytes of all segments."""
+        return sum(self.sizes)
+
+    def add(self, segment: Segment) -> None:
+        """Append one segment."""
+        data = segment_format.pack(segment.header, segment.streams)
+        self._file.write(data)
+        self.sizes.append(len(data))
+        self.pixels.append(segment.pixels)
+        self.batches.append(segment.header.batch_count)
+        self.code_bytes += segment.code_bytes
+        self.ideal_bits += segment.ideal_bits
+
+    def members(self) -> Iterator[bytes]:
+        """The segments' bytes in order; may be asked for again."""
+        self._file.seek(0)
+        for size in self.sizes:
+            yield self._file.read(size)
+
+    def close(self) -> None:
+        """Drop the temporary file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def code(encode: Encode, policy: Policy) -> CodedShard:
+    """The whole shard under one policy."""
+    with ExitStack() as unfinished:
+        shard = unfinished.enter_context(CodedShard(policy))
+        for segment in encode(policy):
+            shard.add(segment)
+        unfinished.pop_all()
+    return shard
+
+
+def candidates() -> list[Policy]:
+    """The adaptive policies that `auto` tries."""
+    return [OnlineAdaptation(step_size=size) for size in STEP_SIZES]
+
+
+def choose(encode: Encode) -> CodedShard:
+    """The smaller of `none` and the best candidate; `none` wins a tie."""
+    with ExitStack() as unfinished:
+        runners = []
+        for policy in candidates():
+            shard = unfinished.enter_context(CodedShard(policy))
+            run = encode(policy)
+            for segment in itertools.islice(run, 1):
+                shard.add(segment)
+            runners.append((shard, run))
+        best, run = min(runners, key=lambda runner: runner[0].total)
+        for segment in run:
+            best.add(segment)
+        plain = unfinished.enter_context(code(encode, NoAdaptation()))
+        winner = best if best.total < plain.total else plain
+        unfinished.pop_all()
+    for shard in (plain, *(shard for shard, _ in runners)):
+        if shard is not winner:
+            shard.close()
+    return winner

@@ -1,0 +1,30 @@
+"""No adaptation: every batch is coded with the checkpoint as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from osoa_pl.models.base import DirectModel
+from osoa_pl.models.features import TileBatch
+
+
+class NoAdaptation:
+    """The policy `none`."""
+
+    name = "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest entry."""
+        return {"name": self.name}
+
+    def start(self, model: DirectModel, second_moment: Tensor, seed: int) -> None:
+        """Nothing to prepare."""
+
+    def adapt(self, batch: TileBatch) -> None:
+        """Nothing changes."""
+
+    def state(self) -> list[Tensor]:
+        """Nothing adaptive."""
+        return []

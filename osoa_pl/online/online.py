@@ -1,0 +1,81 @@
+"""One-shot online adaptation: after each batch, optimizer steps on it (OSOA, arXiv:2111.01662).
+
+The encoder steps on the batch it has coded, the decoder on the batch it has decoded; both have the
+same pixels, weights and noise, hence the same next weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from osoa_pl.arith.optim import Adam, clip_by_exact_norm
+from osoa_pl.errors import UsageError
+from osoa_pl.models.base import DirectModel
+from osoa_pl.models.features import TileBatch
+
+
+class OnlineAdaptation:
+    """The policy `online`: Adam from the checkpoint's second moments, at a constant step size.
+
+    A cold Adam would take its largest steps first, when it knows least; with the checkpoint's
+    second moments the first steps already have the right size for every parameter.
+    """
+
+    name = "online"
+
+    def __init__(
+        self,
+        *,
+        step_size: float = 1e-3,
+        updates: int = 1,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+        clip: float = 1.0,
+    ) -> None:
+        numbers = {"step_size": step_size, "beta1": beta1, "beta2": beta2, "eps": eps, "clip": clip}
+        for name, value in numbers.items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise UsageError(f"{name}: found {value!r}, expected a number")
+            if not (math.isfinite(value) and 0.0 < value <= 1e6):
+                raise UsageError(f"{name}: found {value!r}, expected a positive number")
+        if type(updates) is not int or not 1 <= updates <= 64:
+            raise UsageError(f"updates: found {updates!r}, expected 1 to 64")
+        self.step_size, self.updates = float(step_size), updates
+        self.beta1, self.beta2, self.eps, self.clip = float(beta1), float(beta2), eps, clip
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest entry."""
+        return {
+            "name": self.name,
+            "step_size": self.step_size,
+            "updates": self.updates,
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "eps": self.eps,
+            "clip": self.clip,
+        }
+
+    def start(self, model: DirectModel, second_moment: Tensor, seed: int) -> None:
+        """Begin a trajectory at theta_0."""
+        self._model, self._seed, self._count = model, seed, 0
+        self._adam = Adam(
+            model.parameters, lr=self.step_size, betas=(self.beta1, self.beta2), eps=self.eps,
+            second_moment=second_moment, bias_correct_second=False,
+        )  # fmt: skip
+
+    def adapt(self, batch: TileBatch) -> None:
+        """`updates` steps on the batch just coded or decoded, then the scales follow it."""
+        for _ in range(self.updates):
+            gradient = self._model.gradient(batch, self._seed, self._count)
+            self._adam.step(clip_by_exact_norm(gradient, self.clip))
+            self._model.stepped()
+            self._count += 1
+        self._model.advance()
+
+    def state(self) -> list[Tensor]:
+        """Adam's two moments."""
+        return list(self._adam.state_tensors())

@@ -1,0 +1,100 @@
+"""How a shard's images become batches: a function of their shapes and the settings alone.
+
+Images stand in order; a batch takes whole images while they fit its budget of pixels. An image
+larger than the budget is cut into strips of full width, coded top to bottom, so that one large
+image adapts too. The first batches are smaller: the first steps of adaptation gain most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from osoa_pl.errors import UsageError
+
+MAX_ROW = 1 << 16  # widest row: a batch is at least one row, and its gradient sums stay exact
+MAX_BATCH_PIXELS = 1 << 16
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Sizes that decide bytes; they stand in the archive's manifest."""
+
+    batch_pixels: int = 16384
+    """Budget of a batch, in pixels."""
+    first_pixels: int = 2048
+    """Budget of the first batch; it doubles from batch to batch until `batch_pixels`."""
+    segment_batches: int = 32
+    """Batches in a segment: one entropy-coder message, one digest, one unit of damage."""
+    streams: int = 8
+    """Entropy-coder lanes of a segment; tile b of a batch goes to lane b mod `streams`."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "batch_pixels": (64, MAX_BATCH_PIXELS),
+            "first_pixels": (64, MAX_BATCH_PIXELS),
+            "segment_batches": (1, 1 << 20),
+            "streams": (1, 256),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise UsageError(f"{name}: found {value!r}, expected {low} to {high}")
+
+    def budget(self, batch: int) -> int:
+        """Pixels that batch number `batch` may hold."""
+        return min(self.batch_pixels, self.first_pixels << min(batch, 16))
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain form for the manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows [row, row + height) of image number `image`; `last` where the image ends with it."""
+
+    image: int
+    row: int
+    height: int
+    width: int
+    last: bool
+
+
+def batches(shapes: Iterable[tuple[int, int]], settings: BatchSettings) -> Iterator[list[Tile]]:
+    """The batches of a shard whose images have these (height, width), in coding order."""
+    tiles: list[Tile] = []
+    number = held = 0
+    for image, (height, width) in enumerate(shapes):
+        if width > MAX_ROW:
+            raise UsageError(f"image {image}: {width} pixels wide (at most {MAX_ROW})")
+        row = 0
+        while row < height:
+            budget = settings.budget(number)
+            if tiles and held + (height - row) * width > budget:
+                yield tiles
+                number, tiles, held = number + 1, [], 0
+                continue
+            rows = min(height - row, max(1, budget // width))
+            tiles.append(Tile(image, row, rows, width, row + rows == height))
+            held += rows * width
+            row += rows
+            if row < height or held >= budget:
+                yield tiles
+                number, tiles, held = number + 1, [], 0
+    if tiles:
+        yield tiles
+
+
+def segments(
+    shapes: Iterable[tuple[int, int]], settings: BatchSettings
+) -> Iterator[list[list[Tile]]]:
+    """The batches in groups of `segment_batches`; the last group may be smaller."""
+    group: list[list[Tile]] = []
+    for batch in batches(shapes, settings):
+        group.append(batch)
+        if len(group) == settings.segment_batches:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,50 @@
+"""What is adapted, and how: the contract of a policy, and the registry by name.
+
+A policy is one file and one manifest entry. It owns the optimizer and everything else that
+changes between batches beside the model's own state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from osoa_pl.errors import ArchiveError
+from osoa_pl.models.base import DirectModel
+from osoa_pl.models.features import TileBatch
+
+
+class Policy(Protocol):
+    """How the adaptive state goes from batch t to batch t + 1."""
+
+    name: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest entry that `from_manifest` reads back."""
+
+    def start(self, model: DirectModel, second_moment: Tensor, seed: int) -> None:
+        """Begin a trajectory at theta_0 with the checkpoint's second moments."""
+
+    def adapt(self, batch: TileBatch) -> None:
+        """One update from the batch just coded or decoded."""
+
+    def state(self) -> list[Tensor]:
+        """The policy's own part of the adaptive state (moments), in a fixed order."""
+
+
+def from_manifest(entry: Mapping[str, Any]) -> Policy:
+    """The policy that a manifest names. Raises ArchiveError for an unknown or malformed entry."""
+    from osoa_pl.online.none import NoAdaptation
+    from osoa_pl.online.online import OnlineAdaptation
+
+    known = {policy.name: policy for policy in (NoAdaptation, OnlineAdaptation)}
+    name = entry.get("name")
+    if name not in known:
+        raise ArchiveError(f"unknown adaptation policy {name!r} (known: {', '.join(known)})")
+    options = {key: value for key, value in entry.items() if key != "name"}
+    try:
+        return known[name](**options)
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(f"adaptation policy {name!r}: {error}") from None
