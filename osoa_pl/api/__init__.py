@@ -1,0 +1,1 @@
+"""The Python interface: `compress`, `decompress`, `open_archive`. Nothing here prints."""
