@@ -11,12 +11,14 @@ user's cache folder where that is read-only).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit
 
 _EXP_COEFFICIENTS = np.array([1.0 / math.factorial(i) for i in range(14)])
@@ -37,7 +39,8 @@ def exp64(x):  # type: ignore[no-untyped-def]
     y = _EXP_COEFFICIENTS[13]
     for i in range(12, -1, -1):
         y = y * r + _EXP_COEFFICIENTS[i]
-    return y * _POWERS_OF_TWO[int(k) + 1023]
+    # the bounds hold for every number; NaN must not index outside the table either
+    return y * _POWERS_OF_TWO[min(max(int(k) + 1023, 0), 2047)]
 
 
 @njit(inline="always")
@@ -177,6 +180,19 @@ def matmul_rows(begin, end, x, weights, out):  # type: ignore[no-untyped-def]
                     + a2 * weights[k + 2, o]
                     + a3 * weights[k + 3, o]
                 )
+
+
+@contextmanager
+def single_torch_thread() -> Iterator[None]:
+    """Hold torch to one thread a call inside the block; the number is restored after it."""
+    found = torch.get_num_threads()
+    if found != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if found != 1:
+            torch.set_num_threads(found)
 
 
 class RowPool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from osoa_pl.arith import compiled, noise
 from osoa_pl.errors import UsageError
-from osoa_pl.models import compiled_head, features, network, wavefront
+from osoa_pl.models import compiled_head, features, network, network_int8, wavefront
 from osoa_pl.models.base import StreamDecoder
 from osoa_pl.models.features import TileBatch
 
@@ -94,8 +94,10 @@ class LocalAutoregressive:
                 f"(expected {shape.parameter_count()})"
             )
         self._pool = compiled.RowPool(threads or torch.get_num_threads())
-        self._network: network.CompiledNetwork | network.EagerNetwork = network.CompiledNetwork(
-            shape, self._pool
+        self._network: network.Network = (
+            network_int8.Int8Network(shape, self._pool)
+            if network_int8.is_exact()
+            else network.CompiledNetwork(shape, self._pool)
         )
         self._quantised: network.Quantised | None = None
         self._outputs: Tensor | None = None

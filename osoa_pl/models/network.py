@@ -12,6 +12,7 @@ from `arith.contract` and separate torch operations and is its reference, on any
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from osoa_pl.errors import UsageError
 ACTIVATION_BITS = 8
 WEIGHT_BITS = 9
 GRADIENT_BITS = 7
+_CHUNK = 512  # 512 * 127 * 255 < 2^24: rows of a weight gradient summed in float32
 MAX_FAN = 128  # 128 * 255 * 511 < 2^24: float32 is exact by this bound alone
 _LIMIT = np.float32(2**ACTIVATION_BITS - 1)
 _GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
@@ -98,6 +100,16 @@ def quantise(
 def next_activation_max(current: Tensor, seen: Tensor) -> Tensor:
     """A(t+1) = max(max of the batch, 0.95 A(t)), f32 [layers]."""
     return torch.maximum(seen, current * torch.full_like(current, _DECAY))
+
+
+class Network(Protocol):
+    """What an engine of the network does; all engines give the same bits."""
+
+    def forward(self, features: Tensor, state: Quantised) -> tuple[Tensor, Tensor]:
+        """features f32 [P, F] -> (outputs f32 [P, O], activation maxima f32 [2*depth+1])."""
+
+    def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
+        """gradient f32 [P, O] of the summed loss -> flat f32 gradient of the parameters."""
 
 
 class EagerNetwork:
@@ -199,7 +211,7 @@ class CompiledNetwork:
 
         def layer(index: int, name: str, residual: np.ndarray) -> Tensor:
             product = self.buffer(name, rows, width)
-            _multiply(self._inputs[index], state.weights[index].t(), product, "linear")
+            multiply(self._inputs[index], state.weights[index].t(), product, "linear")
             quantised = self.buffer(f"input{index + 1}", rows, width)
             maxima.append(
                 self.pool.run_with_max(
@@ -218,7 +230,7 @@ class CompiledNetwork:
             layer(2 * block + 2, "product", stream)
         last = 2 * self.shape.depth + 1
         outputs = self.buffer("outputs", rows, self.shape.outputs)
-        _multiply(self._inputs[last], state.weights[last].t(), outputs, "linear")
+        multiply(self._inputs[last], state.weights[last].t(), outputs, "linear")
         self.pool.run(
             compiled.add_bias_rows, rows, outputs.numpy(),
             np.float32(state.weight_steps[last] * state.input_steps[last]),
@@ -242,15 +254,11 @@ class CompiledNetwork:
                 np.uint32(keys[index]), _GRADIENT_LIMIT, gq.numpy(),
             )  # fmt: skip
             weight, bias = views[index]
-            scale = step * state.input_steps[index]
-            weight.copy_(
-                contract.linear_grad_weight(
-                    gq, self._inputs[index], scale, bits=(GRADIENT_BITS, ACTIVATION_BITS)
-                )
-            )
-            bias.copy_(contract.bias_gradient(gq, step))
+            weight.copy_(row_products(gq, self._inputs[index]).float())
+            weight.mul_(step * state.input_steps[index])
+            bias.copy_(gq.sum(0).mul_(step))  # integers below 2^24: exact in any order
             if into is not None:
-                _multiply(gq, state.weights[index], into, "linear_grad_input")
+                multiply(gq, state.weights[index], into, "linear_grad_input")
             return step * state.weight_steps[index]
 
         def masked(scale: float, index: int, add: bool, out: Tensor) -> np.float32:
@@ -274,10 +282,28 @@ class CompiledNetwork:
         return flat
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor, operation: str) -> None:
+def multiply(a: Tensor, b: Tensor, out: Tensor, operation: str) -> None:
     """out = a @ b, exact in float32 by `MAX_FAN` where this machine's kernels are."""
     with engines.exact_kernels():
         if contract.single_is_exact(operation, a.device):
             torch.mm(a, b, out=out)
         else:
             out.copy_(a.double() @ b.double())
+
+
+def row_products(gradient: Tensor, inputs: Tensor) -> Tensor:
+    """sum over p of gradient[p, o] * inputs[p, i], exact, float64 [out, in].
+
+    The chunk is exact for any operands, which saves the search of `contract` for larger ones.
+    """
+    with engines.exact_kernels():
+        if not contract.single_is_exact("linear_grad_weight", gradient.device):
+            return gradient.t().double() @ inputs.double()
+        rows = gradient.shape[0]
+        whole = rows // _CHUNK * _CHUNK
+        g = gradient[:whole].view(-1, _CHUNK, gradient.shape[1])
+        x = inputs[:whole].view(-1, _CHUNK, inputs.shape[1])
+        total = torch.bmm(g.transpose(1, 2), x).double().sum(0)
+        if whole < rows:
+            total += (gradient[whole:].t() @ inputs[whole:]).double()
+        return total

@@ -1,0 +1,194 @@
+"""The network's fastest CPU engine: int8 matrix products, the bits of the other engines.
+
+torch's `_int_mm` is 5 to 6 times as fast as float32 on processors with VNNI and silently wrong on
+others, so a known-answer test with extreme operands decides whether it is used. The first layer,
+whose inputs have 8 bits and sign, stays in float32.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osoa_pl.arith import compiled, compiled_int8, engines, quantize
+from osoa_pl.models.network import (
+    GRADIENT_BITS,
+    NetworkShape,
+    Quantised,
+    row_products,
+)
+
+_LIMIT = np.float32(255.0)
+_GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
+_SHIFT = 128
+
+
+def is_exact() -> bool:
+    """Whether int8 products may be used here: not forbidden, and known answers passed."""
+    return engines.chosen_engine() in ("auto", "int8") and engines.is_exact(
+        "network", "int8", torch.device("cpu"), (), _known_answers
+    )
+
+
+def _known_answers(device: torch.device) -> bool:
+    """Products of the shapes used here, with operands that saturate 16-bit pair sums."""
+    generator = torch.Generator().manual_seed(1)
+    for rows, depth, width in ((1, 4, 8), (7, 128, 256), (300, 96, 192), (64, 16, 32)):
+        for low, high in ((-128, -127), (127, 128), (-128, 128), (-3, 4)):
+            a = torch.randint(low, high, (rows, depth), generator=generator, dtype=torch.int8)
+            b = torch.randint(-128, 128, (depth, width), generator=generator, dtype=torch.int8)
+            b[:, ::3] = -128
+            b[:, 1::3] = 127
+            wide = a.double() @ b.double()
+            if not torch.equal(torch._int_mm(a, b).double(), wide):
+                return False
+            tall = torch.randint(-128, 128, (rows, width), generator=generator, dtype=torch.int8)
+            found = torch._int_mm(tall.t(), a)
+            if not torch.equal(found.double(), tall.t().double() @ a.double()):
+                return False
+    return True
+
+
+def _limbs(weights: Tensor) -> Tensor:
+    """int8 [rows, 2 * columns]: (high | low) with weights = 4 * high + low."""
+    high = torch.floor(weights * 0.25)
+    return torch.cat([high, weights - high * 4.0], 1).to(torch.int8)
+
+
+class Int8Network:
+    """As `network.CompiledNetwork`, for machines on which `is_exact`.
+
+    Each thread runs matrix products and elementwise kernels on its own rows with torch held to one
+    thread: torch's own threads would spin beside ours. Threads meet once a layer, for the maximum.
+    """
+
+    def __init__(self, shape: NetworkShape, pool: compiled.RowPool) -> None:
+        self.shape = shape
+        self.pool = pool
+        self._buffers: dict[str, Tensor] = {}
+        self._inputs: list[Tensor] = []
+        self._prepared: Quantised | None = None
+
+    def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        kept = self._buffers.get(name)
+        if kept is None or kept.shape[0] < rows or kept.shape[1] != columns:
+            kept = torch.empty(max(rows, 1), columns, dtype=dtype)
+            self._buffers[name] = kept
+        return kept[:rows]
+
+    def _prepare(self, state: Quantised) -> None:
+        """Limbs of the weights for both passes; made once per set of weights."""
+        if self._prepared is state:
+            return
+        self._forward_limbs = [_limbs(w.t().contiguous()) for w in state.weights[1:]]
+        self._backward_limbs = [_limbs(w) for w in state.weights[1:]]
+        self._offsets = [(w.sum(1) * _SHIFT).to(torch.int32).numpy() for w in state.weights[1:]]
+        self._prepared = state
+
+    def forward(self, features: Tensor, state: Quantised) -> tuple[Tensor, Tensor]:
+        """As `network.EagerNetwork.forward`; the result stays valid until the next call."""
+        self._prepare(state)
+        rows, width = features.shape[0], self.shape.width
+        last = 2 * self.shape.depth + 1
+        stream = self._buffer("stream", rows, width, torch.float32)
+        product = self._buffer("product", rows, 2 * width, torch.int32)
+        final = self._buffer("final", rows, 2 * self.shape.outputs, torch.int32)
+        outputs = self._buffer("outputs", rows, self.shape.outputs, torch.float32)
+        self._inputs = [features] + [
+            self._buffer(f"input{layer}", rows, width, torch.int8) for layer in range(1, last + 1)
+        ]
+        nothing = np.zeros(width, np.int32)
+        ranges = self.pool.ranges(rows)
+        maxima = np.zeros((len(ranges), last, width), np.float32)
+
+        def run(begin: int, end: int, seen: np.ndarray) -> None:
+            with engines.exact_kernels():
+                torch.mm(features[begin:end], state.weights[0].t(), out=stream[begin:end])
+            for layer in range(last):
+                if layer:
+                    torch._int_mm(
+                        self._inputs[layer][begin:end], self._forward_limbs[layer - 1],
+                        out=product[begin:end],
+                    )  # fmt: skip
+                compiled_int8.quantise_rectified_rows(
+                    begin, end, product.numpy(), self._offsets[layer - 1] if layer else nothing,
+                    np.float32(state.weight_steps[layer] * state.input_steps[layer]),
+                    state.biases[layer].numpy(), stream.numpy(), 1 - layer % 2 if layer else 2,
+                    np.float32(1.0 / state.input_steps[layer + 1]), _LIMIT,
+                    self._inputs[layer + 1].numpy(), seen[layer],
+                )  # fmt: skip
+            torch._int_mm(
+                self._inputs[last][begin:end], self._forward_limbs[last - 1], out=final[begin:end]
+            )
+            compiled_int8.outputs_rows(
+                begin, end, final.numpy(), self._offsets[last - 1],
+                np.float32(state.weight_steps[last] * state.input_steps[last]),
+                state.biases[last].numpy(), outputs.numpy(),
+            )  # fmt: skip
+
+        with compiled.single_torch_thread():
+            self.pool.each([partial(run, b, e, maxima[i]) for i, (b, e) in enumerate(ranges)])
+        return outputs, torch.from_numpy(maxima.max((0, 2)))
+
+    def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
+        """As `network.EagerNetwork.backward`."""
+        self._prepare(state)
+        flat = torch.empty(self.shape.parameter_count())
+        views = self.shape.views(flat)
+        rows, width = gradient.shape[0], self.shape.width
+        last = 2 * self.shape.depth + 1
+        total = self._buffer("total", rows, width, torch.float32)
+        inner = self._buffer("inner", rows, width, torch.float32)
+        product = self._buffer("product", rows, 2 * width, torch.int32)
+        ranges = self.pool.ranges(rows)
+
+        def layer(
+            index: int, g: Tensor, largest: np.float32, add: bool, out: Tensor | None
+        ) -> np.float32:
+            """One layer's gradients; the masked input gradient goes to `out`. Returns its max."""
+            step = float(quantize.power_of_two_step(torch.tensor(float(largest)), GRADIENT_BITS))
+            gq = self._buffer(f"rounded{g.shape[1]}", rows, g.shape[1], torch.int8)
+            sums = np.zeros((len(ranges), g.shape[1]), np.int64)
+            seen = np.zeros((len(ranges), width), np.float32)
+
+            def run(begin: int, end: int, part: int) -> Tensor:
+                compiled_int8.round_stochastic_rows(
+                    begin, end, g.numpy(), np.float32(1.0 / step), np.uint32(keys[index]),
+                    _GRADIENT_LIMIT, gq.numpy(), sums[part],
+                )  # fmt: skip
+                if out is None:
+                    # the first layer's inputs have a sign: float32 partial sums
+                    return row_products(gq[begin:end].float(), self._inputs[0][begin:end])
+                torch._int_mm(
+                    gq[begin:end], self._backward_limbs[index - 1], out=product[begin:end]
+                )
+                compiled_int8.masked_gradient_rows(
+                    begin, end, product.numpy(), np.float32(step * state.weight_steps[index]),
+                    self._inputs[index].numpy(), add, out.numpy(), seen[part],
+                )  # fmt: skip
+                return torch._int_mm(gq[begin:end].t(), self._inputs[index][begin:end]).double()
+
+            parts = self.pool.each([partial(run, b, e, i) for i, (b, e) in enumerate(ranges)])
+            exact = torch.stack(parts).sum(0)
+            column = torch.from_numpy(sums.sum(0)).double()
+            if out is not None:
+                exact = exact + (column * float(_SHIFT)).unsqueeze(1)
+            weight, bias = views[index]
+            weight.copy_(exact.float().mul_(step * state.input_steps[index]))
+            bias.copy_(column.float().mul_(step))
+            return np.float32(seen.max())
+
+        with compiled.single_torch_thread():
+            largest = self.pool.run_with_max(
+                compiled.absolute_max_rows, rows, gradient.shape[1], gradient.numpy()
+            )
+            largest = layer(last, gradient, largest, False, total)
+            for block in reversed(range(self.shape.depth)):
+                b, a = 2 * block + 2, 2 * block + 1
+                inside = layer(b, total, largest, False, inner)
+                largest = layer(a, inner, inside, True, total)
+            layer(0, total, largest, False, None)
+        return flat
