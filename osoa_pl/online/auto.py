@@ -20,7 +20,7 @@ from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.policy import Policy
 from osoa_pl.online.session import Segment
 
-STEP_SIZES = (1e-3, 2e-3)
+STEP_SIZES = (5e-4, 1e-3)
 
 Encode = Callable[[Policy], Iterator[Segment]]
 

@@ -16,6 +16,8 @@ from osoa_pl.errors import UsageError
 from osoa_pl.models.base import DirectModel
 from osoa_pl.models.features import TileBatch
 
+MAX_STEP_SIZE = 0.1  # far above what helps; larger ones only diverge
+
 
 class OnlineAdaptation:
     """The policy `online`: Adam from the checkpoint's second moments, at a constant step size.
@@ -40,8 +42,9 @@ class OnlineAdaptation:
         for name, value in numbers.items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise UsageError(f"{name}: found {value!r}, expected a number")
-            if not (math.isfinite(value) and 0.0 < value <= 1e6):
-                raise UsageError(f"{name}: found {value!r}, expected a positive number")
+            limit = MAX_STEP_SIZE if name == "step_size" else 1e6
+            if not (math.isfinite(value) and 0.0 < value <= limit):
+                raise UsageError(f"{name}: found {value!r}, expected above 0 and at most {limit:g}")
         if type(updates) is not int or not 1 <= updates <= 64:
             raise UsageError(f"updates: found {updates!r}, expected 1 to 64")
         self.step_size, self.updates = float(step_size), updates

@@ -20,7 +20,7 @@ MAX_BATCH_PIXELS = 1 << 16
 class BatchSettings:
     """Sizes that decide bytes; they stand in the archive's manifest."""
 
-    batch_pixels: int = 16384
+    batch_pixels: int = 8192
     """Budget of a batch, in pixels."""
     first_pixels: int = 2048
     """Budget of the first batch; it doubles from batch to batch until `batch_pixels`."""
