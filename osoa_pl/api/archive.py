@@ -98,6 +98,7 @@ class Archive:
             where = f"{self._reader.label}: member '{ITEMS_MEMBER}'"
             self.items: list[Item] = item_table.unpack(self._reader.read(ITEMS_MEMBER), where)
             self._check_table()
+            self._expected = sum(item.raw_bytes for item in self.items if item.count)
         except BaseException:
             self._reader.close()
             raise
@@ -200,6 +201,7 @@ class Archive:
                 if item.kind == "file" and (selected is None or item.output_name in selected):
                     with self._reader.open(item.member) as member:
                         writer.put_file(item, member)
+            self._expected = sum(self._samples(c, writer.needed(c)) for c in (1, 3))
             for channels in (3, 1):
                 needed = writer.needed(channels)
                 if needed:
@@ -288,8 +290,17 @@ class Archive:
     def _progress(self, samples: int) -> None:
         self._done += samples
         if self._watch is not None:
-            total = sum(i.raw_bytes for i in self.items if i.count)
-            self._watch(self._done, max(total, self._done))
+            self._watch(self._done, max(self._expected, self._done))
+
+    def _samples(self, channels: int, images: int) -> int:
+        """Samples of the first `images` pictures of one kind of pixel."""
+        total = 0
+        for item in self.items:
+            if item.channels == channels and images > 0:
+                taken = min(images, item.count)
+                total += taken * item.height * item.width * channels
+                images -= taken
+        return total
 
     def _read_manifest(self) -> None:
         manifest, where = self._reader.manifest, self._reader.label

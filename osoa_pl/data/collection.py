@@ -142,7 +142,8 @@ def scan(
 
     8-bit grey and RGB pictures and uint8 arrays are coded as pixels, all else becomes an item of
     kind ``file`` with a reason in `stored`. `verify` decodes every picture once, so that broken
-    ones are among those. `exclude`: outputs of this run, see `list_files`. Raises UsageError for missing or empty inputs.
+    ones are among those. `exclude`: outputs of this run, see `list_files`. Raises UsageError for
+    missing or empty inputs.
     """
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]

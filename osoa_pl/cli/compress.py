@@ -1,0 +1,139 @@
+"""`osoa compress`: pictures, arrays and folders into one archive."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from osoa_pl.cli.arguments import add_json, add_machine, one_of, positive, whole
+from osoa_pl.cli.console import Console, counted, duration, grouped, size
+from osoa_pl.cli.threads import using_threads
+from osoa_pl.errors import UsageError
+
+if TYPE_CHECKING:
+    from osoa_pl.api.compress import CompressResult
+
+SUMMARY = "compress folders, pictures and arrays into one archive"
+USAGE = "osoa compress INPUT... -o ARCHIVE [OPTIONS]"
+DESCRIPTION = """\
+Compress pictures into one archive, adapting the model to them on the way.
+
+examples:
+  osoa compress photos/ -o photos.osoa
+  osoa compress tiles.npz -o tiles.osoa --adaptation online
+  osoa compress a.png b.png -o pair.osoa --embed-checkpoint
+
+INPUT is a folder (read recursively), a picture (PNG, WebP, TIFF, BMP, PPM; 8-bit
+grey or RGB), or an array (.npy, .npz, IDX; uint8). Anything else is stored byte
+for byte. Inputs are never changed. The same inputs and options give the same bytes
+on any machine.
+"""
+SKIPPED = 3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=argparse.SUPPRESS)
+    output = parser.add_argument_group("output")
+    output.add_argument("-o", "--output", metavar="ARCHIVE", required=True, help="archive to write")
+    output.add_argument("-f", "--force", action="store_true", help="overwrite an existing archive")
+    add_json(output)
+    model = parser.add_argument_group("model and adaptation")
+    model.add_argument(
+        "--checkpoint", default="default", metavar="NAME|PATH",
+        help="checkpoint to start from (default: default)",
+    )  # fmt: skip
+    model.add_argument(
+        "--embed-checkpoint", action="store_true",
+        help="put the checkpoint into the archive",
+    )  # fmt: skip
+    model.add_argument(
+        "--adaptation", type=one_of("auto", "online", "none"), default="auto", metavar="HOW",
+        help="auto: the smaller of adapting and not, by trying; online: adapt; none: don't, "
+        "fastest (default: auto)",
+    )  # fmt: skip
+    model.add_argument(
+        "--step-size", type=positive, metavar="X",
+        help="step size of --adaptation online (default: 0.001)",
+    )  # fmt: skip
+    model.add_argument(
+        "--seed", type=whole(0, (1 << 32) - 1), default=0, metavar="N",
+        help="seed of the rounding noise (default: 0)",
+    )  # fmt: skip
+    model.add_argument(
+        "--segment", type=whole(1, 1 << 20), metavar="BATCHES",
+        help="batches in a segment, the unit of damage and of memory (default: 32)",
+    )  # fmt: skip
+    add_machine(parser.add_argument_group("machine"))
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Compress; 0, or 3 where inputs were skipped."""
+    if arguments.step_size is not None and arguments.adaptation != "online":
+        raise UsageError(
+            f"--step-size needs --adaptation online, found --adaptation {arguments.adaptation}"
+        )
+    if arguments.output == "-":
+        raise UsageError("-o -: an archive is written to a file, not to a stream")
+    from osoa_pl.api.compress import compress
+    from osoa_pl.online.plan import BatchSettings
+
+    options: dict[str, Any] = {}
+    if arguments.step_size is not None:
+        options["step_size"] = arguments.step_size
+    if arguments.segment is not None:
+        options["settings"] = BatchSettings(segment_batches=arguments.segment)
+    with using_threads(arguments.threads), console.progress("compressing") as watch:
+        result = compress(
+            arguments.inputs,
+            arguments.output,
+            checkpoint=arguments.checkpoint,
+            embed_checkpoint=arguments.embed_checkpoint,
+            adaptation=arguments.adaptation,
+            seed=arguments.seed,
+            device=arguments.device,
+            threads=arguments.threads,
+            overwrite=arguments.force,
+            watch=watch,
+            **options,
+        )
+    code = SKIPPED if result.skipped else 0
+    _tell(arguments.output, result, console)
+    if console.json:
+        console.emit("summary", **_summary(arguments.output, result), exit_code=code)
+    return code
+
+
+def _tell(archive: str, result: CompressResult, console: Console) -> None:
+    for line in grouped(result.stored):
+        console.note(f"stored byte for byte: {line}")
+    for line in grouped([(old, f"renamed to {new}") for old, new in result.renamed]):
+        console.note(line)
+    console.note(closing_line(archive, result))
+    for line in grouped(result.skipped):
+        console.warning(f"skipped: {line}")
+
+
+def closing_line(archive: str, result: CompressResult) -> str:
+    """Sizes, bits/dim, ratio and time of a finished run."""
+    seconds = duration(result.seconds)
+    if not result.raw_bytes:
+        what = counted(len(result.stored), "file")
+        before, after = size(result.original_bytes), size(result.archive_bytes)
+        return f"{archive}: {what} stored, {before} to {after}, {seconds}"
+    rate = result.raw_bytes / result.seconds / 1e6 if result.seconds else 0.0
+    return (
+        f"{archive}: {counted(result.images, 'image')}, {size(result.raw_bytes)} of samples "
+        f"(inputs {size(result.original_bytes)}) to {size(result.archive_bytes)}, "
+        f"{result.bits_per_dim:.3f} bits/dim, ratio {8 / result.bits_per_dim:.2f}, "
+        f"{seconds}, {rate:.2f} MB/s ({'; '.join(dict.fromkeys(result.policies))})"
+    )
+
+
+def _summary(archive: str, result: CompressResult) -> dict[str, Any]:
+    fields = asdict(result)
+    fields["stored"] = [{"name": n, "reason": r} for n, r in result.stored]
+    fields["skipped"] = [{"path": p, "reason": r} for p, r in result.skipped]
+    fields["renamed"] = [{"path": p, "name": n} for p, n in result.renamed]
+    return {"archive": archive, **fields}

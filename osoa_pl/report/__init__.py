@@ -1,0 +1,1 @@
+"""Measurements: other codecs beside ours, and whether this machine keeps its promises."""
