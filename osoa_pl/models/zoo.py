@@ -14,6 +14,7 @@ from torch import Tensor
 
 from osoa_pl.errors import CheckpointError, UsageError
 from osoa_pl.models.checkpoint import CHECKPOINT_FORMAT, METADATA_KEY, Checkpoint, metadata
+from osoa_pl.models.known_answers import check_compiled
 from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig
 from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
 
@@ -32,7 +33,8 @@ def build(
     """A new model at theta_0 for pixels of `channels` samples, and its second moments.
 
     engine: `compiled` on the CPU and `eager` elsewhere unless given; both have the same bits.
-    Raises CheckpointError where the file is no checkpoint or has no model for such pixels.
+    The compiled kernels pass a known-answer test first, once per process.
+    Raises PortabilityError where they fail it, CheckpointError where the file is no checkpoint or has no model for such pixels.
     """
     kind = KINDS[channels]
     config, tensors = _parse(checkpoint, kind)
@@ -42,6 +44,7 @@ def build(
     try:
         if engine == "eager" or device != "cpu":
             return EagerLocalAutoregressive(config, parameters, maxima), moment
+        check_compiled(channels)
         return LocalAutoregressive(config, parameters, maxima, threads=threads), moment
     except UsageError as error:
         raise CheckpointError(f"checkpoint {checkpoint.name}: {error}") from None

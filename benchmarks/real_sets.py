@@ -1,0 +1,100 @@
+"""All collections of a data folder: none, online and auto against JPEG XL e9, WebP and xz.
+
+    python benchmarks/real_sets.py DATA --out results.json [--part ours|rivals] [SET ...]
+    python benchmarks/real_sets.py DATA --out results.json --print
+
+DATA holds `targets/*.npz`, `video/*/`, `cifar10.npz` and `pretrain/val/`. Each of ours is a real
+archive, decoded back and compared; every rival is decoded and compared too, each image by itself
+and tiled (xz: concatenated). Results are kept after each set, so that a run can be continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from osoa_pl.errors import UsageError
+from osoa_pl.report.bench import ADAPTATIONS, bench
+
+RIVALS = ("jxl-e9", "webp", "xz")
+
+
+def sets(data: Path) -> dict[str, list[Path]]:
+    """Name -> inputs of every collection."""
+    found = {path.stem: [path] for path in sorted((data / "targets").glob("*.npz"))}
+    found |= {path.name: [path] for path in sorted((data / "video").iterdir())}
+    found["cifar10"] = [data / "cifar10.npz"]
+    found["pretrain_val"] = [data / "pretrain" / "val"]
+    return found
+
+
+def measure(inputs: list[Path], part: str | None, threads: int | None) -> list[dict[str, Any]]:
+    """The rows of one set; empty where it has no pixels that a model takes."""
+    try:
+        result = bench(
+            [str(path) for path in inputs],
+            adaptations=() if part == "rivals" else ADAPTATIONS,
+            rival_names=() if part == "ours" else RIVALS,
+            threads=threads,
+        )
+    except UsageError as error:
+        print(f"  {error}", flush=True)
+        return []
+    return [asdict(row) | {"raw_bytes": result.raw_bytes} for row in result.rows]
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: rates, seconds and peak memory, a line per set."""
+    lines = [
+        "| collection | MB | none | online | auto | best rival | auto / rival "
+        "| compress, decompress s (online) | s (auto) | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in results.items():
+        ours = {row["codec"]: row for row in rows if row["codec"].startswith("osoa")}
+        others = [row for row in rows if not row["codec"].startswith("osoa")]
+        if not ours or not others:
+            continue
+        rival = min(others, key=lambda row: row["bits_per_dim"])
+        none, online, auto = (ours[f"osoa {kind}"] for kind in ("none", "online", "auto"))
+        ratio = auto["bits_per_dim"] / rival["bits_per_dim"]
+        lines.append(
+            f"| {name} | {auto['raw_bytes'] / 1e6:.2f} | {none['bits_per_dim']:.3f} "
+            f"| {online['bits_per_dim']:.3f} | **{auto['bits_per_dim']:.3f}** "
+            f"| {rival['bits_per_dim']:.3f} {rival['codec']} ({rival['arrangement']}) "
+            f"| {ratio:.3f} | {online['encode_seconds']:.1f}, {online['decode_seconds']:.1f} "
+            f"| {auto['encode_seconds']:.1f} | {auto['peak_bytes'] / 1e6:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("sets", nargs="*")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", choices=("ours", "rivals"))
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--print", action="store_true", dest="show")
+    args = parser.parse_args()
+    results: dict[str, list[dict[str, Any]]] = {}
+    if args.out.exists():
+        results = json.loads(args.out.read_text())
+    for name, inputs in sets(args.data).items():
+        if args.show or (args.sets and name not in args.sets):
+            continue
+        rows = results.setdefault(name, [])
+        print(name, flush=True)
+        for row in measure(inputs, args.part, args.threads):
+            key = (row["codec"], row["arrangement"])
+            rows[:] = [r for r in rows if (r["codec"], r["arrangement"]) != key]
+            rows.append(row)
+        args.out.write_text(json.dumps(results, indent=1))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Known-answer test of the compiled kernels: they must repeat the eager path before they are used.
+
+A tiny model codes two tiny pictures with both; intervals, gradient and decoded pixels must agree
+bit for bit. Once per process, a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from osoa_pl.arith.engines import check_rounding
+from osoa_pl.coding import rans_numba
+from osoa_pl.errors import PortabilityError
+from osoa_pl.models.base import StreamDecoder
+from osoa_pl.models.features import TileBatch, fill_tile, make_batch
+from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig, initial_parameters
+from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
+
+_SHAPES = [(6, 9), (3, 1)]
+
+
+def _batch(channels: int) -> TileBatch:
+    batch = make_batch(_SHAPES, channels, [None] * len(_SHAPES))
+    for index, (height, width) in enumerate(_SHAPES):
+        y, x, c = np.mgrid[0:height, 0:width, 0:channels]
+        pixels = (37 * x + 91 * y + 50 * c + x * y * 7 + 200 * index) % 256
+        fill_tile(batch, index, pixels.astype(np.uint8))
+    return batch
+
+
+@cache
+def check_compiled(channels: int) -> None:
+    """Raises PortabilityError where a compiled kernel differs from the eager path."""
+    rans_numba.check_engine()
+    check_rounding()
+    config = LocalConfig(channels, width=8, depth=1, mixtures=2)
+    # zeros in the second layer would leave half of the network untested
+    parameters = initial_parameters(config, seed=0) + 0.01
+    maxima = torch.full((3,), 2.0)
+    fast = LocalAutoregressive(config, parameters.clone(), maxima, threads=1)
+    slow = EagerLocalAutoregressive(config, parameters.clone(), maxima)
+    batch = _batch(channels)
+    start, frequency = fast.intervals(batch)
+    expected = slow.intervals(batch)
+    same = np.array_equal(start, expected[0]) and np.array_equal(frequency, expected[1])
+    same = same and torch.equal(fast.gradient(batch, 1, 2), slow.gradient(batch, 1, 2))
+    order = fast.order(batch, 0, 1)
+    head, words = rans_numba.push_sequence(
+        start[order].reshape(-1), frequency[order].reshape(-1), fast.precision
+    )
+    decoder = StreamDecoder(
+        np.array([head]), words.copy(), np.array([0, len(words)]), np.array([len(words)])
+    )
+    found = make_batch(_SHAPES, channels, [None] * len(_SHAPES))
+    same = same and fast.decode(found, decoder)
+    if not same or not np.array_equal(found.buffer, batch.buffer):
+        raise PortabilityError(
+            "compiled kernels differ from the eager path on this machine",
+            hint="`osoa doctor` shows which; a stale numba cache is the usual cause: "
+            "remove __pycache__ below the package",
+        )
