@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -197,6 +198,8 @@ class Archive:
         began = time.monotonic()
         selected = select(self.items, only) if only is not None else None
         with ImageWriter(folder, self.items, overwrite, selected=selected) as writer:
+            if writer.needed(1) or writer.needed(3):
+                self.checkpoint()  # a missing one is found before anything is written
             for item in self.items:
                 if item.kind == "file" and (selected is None or item.output_name in selected):
                     with self._reader.open(item.member) as member:
@@ -269,12 +272,11 @@ class Archive:
                 return image
         raise DamagedArchiveError(f"{self._reader.label}: image {position} is missing")
 
-    def _shapes(self, channels: int) -> list[tuple[int, int]]:
-        shapes: list[tuple[int, int]] = []
+    def _shapes(self, channels: int) -> Iterator[tuple[int, int]]:
+        # Lazy: a few bytes of a table may claim more images than fit into memory.
         for item in self.items:
             if item.channels == channels:
-                shapes += [(item.height, item.width)] * item.count
-        return shapes
+                yield from itertools.repeat((item.height, item.width), item.count)
 
     def _segment(self, shard: int, index: int) -> tuple[segment_format.SegmentHeader, list[Any]]:
         name = segment_member(shard, index)
@@ -324,15 +326,36 @@ class Archive:
         self.shards = [_shard(s, where) for s in require(manifest, "shards", list, where)]
 
     def _check_table(self) -> None:
-        """The table and the manifest must tell of the same images."""
+        """The table, the manifest and the members must tell of the same images."""
         where = self._reader.label
-        for channels in (1, 3):
-            count = sum(i.count for i in self.items if i.channels == channels)
-            found = [s.images for s in self.shards if s.channels == channels]
-            if found != ([count] if count else []):
+        for number, shard in enumerate(self.shards):
+            if shard.channels not in (1, 3):
+                raise DamagedArchiveError(f"{where}: shard {number}: {shard.channels} channels")
+            for index, expected in enumerate(shard.segment_bytes):
+                found_bytes = self._reader.size(segment_member(number, index))
+                if found_bytes != expected:
+                    raise DamagedArchiveError(
+                        f"{where}: shard {number}, segment {index}: found {found_bytes} bytes, "
+                        f"expected {expected}"
+                    )
+            if not 0 <= shard.code_bytes <= sum(shard.segment_bytes):
                 raise DamagedArchiveError(
-                    f"{where}: the table has {count} images of {channels} channels, "
-                    f"the shards {found}"
+                    f"{where}: shard {number}: {shard.code_bytes} bytes of code words in segments "
+                    f"of {sum(shard.segment_bytes)}"
+                )
+        for channels in (1, 3):
+            chosen = [i for i in self.items if i.channels == channels]
+            count = sum(i.count for i in chosen)
+            pixels = sum(i.count * i.height * i.width for i in chosen)
+            found = [
+                (s.images, s.pixels, sum(s.segment_pixels))
+                for s in self.shards
+                if s.channels == channels
+            ]
+            if found != ([(count, pixels, pixels)] if count else []):
+                raise DamagedArchiveError(
+                    f"{where}: the table has {count} images of {channels} channels with {pixels} "
+                    f"pixels, the shards {found}"
                 )
 
 
@@ -348,9 +371,16 @@ def _shard(entry: Any, where: str) -> ShardInfo:
         pixels=require(entry, "pixels", int, where),
         policy=require(entry, "policy", dict, where),
         code_bytes=require(entry, "code_bytes", int, where),
-        segment_pixels=tuple(require(s, "pixels", int, where) for s in segments),
+        segment_pixels=tuple(_positive(s, "pixels", where) for s in segments),
         segment_bytes=tuple(require(s, "bytes", int, where) for s in segments),
     )
+
+
+def _positive(entry: Mapping[str, Any], key: str, where: str) -> int:
+    value: int = require(entry, key, int, where)
+    if value < 1:
+        raise DamagedArchiveError(f"{where}: manifest key '{key}': found {value}, expected above 0")
+    return value
 
 
 def open_archive(
@@ -386,4 +416,4 @@ def decompress(
     ) as archive:
         if out is not None:
             return archive.extract(out, only=only, overwrite=overwrite)
-        return list(archive)
+        return [image for image in archive]  # list() would trust `len`

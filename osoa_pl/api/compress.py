@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,6 +86,10 @@ def compress(
         raise UsageError(f"adaptation {adaptation!r} (expected auto, online or none)")
     if type(seed) is not int or not 0 <= seed < 1 << 32:
         raise UsageError(f"seed {seed!r}: expected 0 to 4294967295")
+    fixed: dict[str, Policy] = {
+        "online": OnlineAdaptation(step_size=step_size),
+        "none": NoAdaptation(),
+    }
     check_device(device)
     settings = settings or BatchSettings()
     check_destination(out, overwrite=overwrite)  # before reading a collection of any size
@@ -99,6 +103,7 @@ def compress(
                     collection.encode_file(item, destination)
                     stored += destination.tell()
         table = item_table.pack(collection.items)
+        item_table.unpack(table, f"{os.fspath(out)}: {ITEMS_MEMBER}")  # what is written opens
         writer.add(ITEMS_MEMBER, table)
         if embed_checkpoint:
             writer.add(CHECKPOINT_MEMBER, model_file.data)
@@ -120,7 +125,8 @@ def compress(
                 )  # fmt: skip
                 return session.encode(collection.iter_images(channels))
 
-            with _code(encode, adaptation, step_size) as shard:
+            policy = fixed.get(adaptation)
+            with auto.code(encode, policy) if policy else auto.choose(encode) as shard:
                 for index, data in enumerate(shard.members()):
                     writer.add(segment_member(number, index), data)
                 shards.append(_shard_entry(shard, channels, len(shapes)))
@@ -161,18 +167,21 @@ def _collect(images: PathOrArrays, out: str | os.PathLike[str]) -> Collection:
         return scan([images], exclude=outputs)
     if isinstance(images, np.ndarray):
         return Collection.from_arrays(images)
-    listed = list(images)
+    try:
+        listed: list[Any] = list(images)
+    except TypeError:
+        listed = [images]  # named below
+    if isinstance(images, bytes | Mapping):
+        listed = [images]
     if listed and all(isinstance(i, str | os.PathLike) for i in listed):
-        return scan([i for i in listed if isinstance(i, str | os.PathLike)], exclude=outputs)
-    return Collection.from_arrays([i for i in listed if isinstance(i, np.ndarray)])
-
-
-def _code(encode: auto.Encode, adaptation: Adaptation, step_size: float) -> CodedShard:
-    if adaptation == "auto":
-        return auto.choose(encode)
-    if adaptation == "online":
-        return auto.code(encode, OnlineAdaptation(step_size=step_size))
-    return auto.code(encode, NoAdaptation())
+        return scan(listed, exclude=outputs)
+    for index, image in enumerate(listed):
+        if not isinstance(image, np.ndarray):
+            raise UsageError(
+                f"input {index}: found {type(image).__name__}, expected paths alone or uint8 "
+                "arrays alone"
+            )
+    return Collection.from_arrays(listed)
 
 
 def _shard_entry(shard: CodedShard, channels: int, images: int) -> dict[str, Any]:

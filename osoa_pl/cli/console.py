@@ -67,13 +67,16 @@ class Console:
 
     def error(self, message: str, hint: str | None, exit_code: int) -> None:
         """The line that a failed command ends with; with ``--json`` also an object on stdout."""
-        if self.json:
-            self.emit("error", message=message, hint=hint, exit_code=exit_code)
-        self._out.flush()
-        self._err.write(f"osoa: {self._paint('error:', 'red', self._err)} {printable(message)}\n")
-        if hint:
-            self._err.write(f"hint: {printable(hint)}\n")
-        self._err.flush()
+        try:
+            if self.json:
+                self.emit("error", message=message, hint=hint, exit_code=exit_code)
+            self._out.flush()
+        finally:  # stdout may be full or gone: that is often what there is to say
+            painted = self._paint("error:", "red", self._err)
+            self._err.write(f"osoa: {painted} {printable(message)}\n")
+            if hint:
+                self._err.write(f"hint: {printable(hint)}\n")
+            self._err.flush()
 
     def raw_error(self, text: str) -> None:
         """Text as it is on stderr (tracebacks)."""
@@ -181,6 +184,21 @@ class Console:
 
     def _paint(self, text: str, style: str, stream: TextIO) -> str:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._colored(stream) else text
+
+
+def reopen_streams() -> None:
+    """Give standard streams that were closed at the start a place to go.
+
+    Otherwise the next file that is opened, an archive perhaps, takes the number of stdout or
+    stderr, and what a library writes there ends up in it.
+    """
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(number)
+        sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+        sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def drop_output() -> None:

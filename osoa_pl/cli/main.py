@@ -18,7 +18,7 @@ from types import ModuleType
 import osoa_pl
 from osoa_pl.cli import bench, compress, decompress, doctor, info, listing, verify
 from osoa_pl.cli.arguments import Parser, add_common, near
-from osoa_pl.cli.console import Console, drop_output
+from osoa_pl.cli.console import Console, drop_output, reopen_streams
 from osoa_pl.errors import OsoaError, UsageError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -50,6 +50,7 @@ repeat the arithmetic; 7 output exists; 130 interrupted
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. `argv`: the arguments, by default those of the process."""
     words = list(sys.argv[1:] if argv is None else argv)
+    reopen_streams()
     console = Console(use_json="--json" in words)
     show_traceback = "--traceback" in words
     try:
@@ -103,7 +104,7 @@ def _run(words: list[str], console: Console) -> int:
 
 def _tree() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(prog="osoa", usage="osoa COMMAND [OPTIONS]", description=_ABOUT, epilog=_CODES)
-    tree = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    tree = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="osoa")
     commands: dict[str, Parser] = {}
     for name, module in COMMANDS.items():
         commands[name] = tree.add_parser(

@@ -6,6 +6,8 @@ import gzip
 import io
 import lzma
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -158,12 +160,15 @@ def _inspect_idx(path: Path) -> list[ArrayFacts]:
 
 def _npy_shape(file: BinaryIO) -> tuple[int, ...]:
     version = npy.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = npy.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = npy.read_array_header_2_0(file)
-    else:
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
         raise InputError(f"npy version {version}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        try:
+            shape, fortran, dtype = readers[version](file)
+        except (SyntaxError, tokenize.TokenError) as error:  # numpy parses broken headers as Python
+            raise InputError("cannot be read as an array: broken header") from error
     if dtype != np.uint8:
         raise InputError(f"{dtype} array, expected uint8")
     if fortran:

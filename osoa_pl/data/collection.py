@@ -15,7 +15,7 @@ from osoa_pl.data import arrays, files, images
 from osoa_pl.data.images import Picture
 from osoa_pl.data.listing import list_files
 from osoa_pl.errors import InputError, UsageError
-from osoa_pl.format.items import MAX_IMAGE_PIXELS, array_layout
+from osoa_pl.format.items import array_layout, size_problem
 from osoa_pl.format.names import fold, name_problem, parents
 from osoa_pl.types import Item
 
@@ -78,7 +78,7 @@ class Collection:
                 )
             if layout is None:
                 raise UsageError(f"array of shape {data.shape}: no pixels")
-            _check_pixels(layout[1] * layout[2], "array")
+            _check_size(layout[1], layout[2], "array")
             item = Item("array.npy", "array", "npy", *layout, shape=data.shape)
             return cls([_Entry(item, data)], original_bytes=data.nbytes)
         entries = [_image_entry(image, index) for index, image in enumerate(data)]
@@ -209,8 +209,10 @@ def _image_item(name: str, picture: Picture) -> Item:
 
 def _array_item(name: str, facts: arrays.ArrayFacts) -> Item:
     layout = array_layout(facts.shape)
-    if layout is None or layout[1] * layout[2] > MAX_IMAGE_PIXELS:
-        raise InputError(f"array {facts.shape} holds no images of a size that can be coded")
+    if layout is None:
+        raise InputError(f"array {facts.shape} holds no images of 1 or 3 channels")
+    if problem := size_problem(layout[1], layout[2]):
+        raise InputError(f"array {facts.shape}: images of {problem}")
     return Item(
         name,
         "array",
@@ -255,16 +257,16 @@ def _image_entry(image: NDArray[np.uint8], index: int) -> _Entry:
             "expected uint8 (h, w) or (h, w, c) with c in 1, 3"
         )
     height, width = pixels.shape[:2]
-    _check_pixels(height * width, where)
+    _check_size(height, width, where)
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     name = f"{index:06d}.png"
     item = Item(name, "image", "png", channels, height, width, shape=pixels.shape)
     return _Entry(item, pixels)
 
 
-def _check_pixels(pixels: int, where: str) -> None:
-    if pixels > MAX_IMAGE_PIXELS:
-        raise InputError(f"{where}: {pixels} pixels, expected at most {MAX_IMAGE_PIXELS}")
+def _check_size(height: int, width: int, where: str) -> None:
+    if problem := size_problem(height, width):
+        raise InputError(f"{where}: {problem}")
 
 
 def _read_entry(entry: _Entry) -> Iterator[NDArray[np.uint8]]:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from osoa_pl.data import png
 from osoa_pl.errors import InputError
-from osoa_pl.format.items import MAX_IMAGE_PIXELS, MAX_METADATA_BYTES
+from osoa_pl.format.items import MAX_IMAGE_PIXELS, MAX_METADATA_BYTES, size_problem
 
 SUFFIXES = (
     *(".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pnm", ".pbm"),
@@ -82,8 +82,8 @@ def inspect(data: bytes, source: str) -> Picture:
     pixels = picture.height * picture.width
     if not pixels:
         raise InputError("cannot be read as an image: no pixels")
-    if pixels > MAX_IMAGE_PIXELS:
-        raise InputError(f"{picture.width}x{picture.height} pixels are too many for one image")
+    if problem := size_problem(picture.height, picture.width):
+        raise InputError(problem)
     if len(picture.before) + len(picture.after) > MAX_METADATA_BYTES:
         raise InputError("too much metadata")
     return picture

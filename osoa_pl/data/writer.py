@@ -178,6 +178,13 @@ class ImageWriter:
             problem = name_problem(name)
             if problem is not None:  # the table was checked; this is the last line of defence
                 raise DamagedArchiveError(f"unsafe name {name!r}: {problem}")
+            try:
+                os.fsencode(name)
+            except UnicodeEncodeError:
+                raise UsageError(
+                    f"{name}: the locale's file names cannot hold this name",
+                    hint="set a UTF-8 locale, for example LC_ALL=C.UTF-8",
+                ) from None
             if os.name == "nt" and not _NOT_ON_WINDOWS.isdisjoint(name):
                 raise UsageError(f"{name}: Windows cannot hold this name")
         pair = clash(names)

@@ -24,7 +24,9 @@ MAX_TABLE_BYTES = 128 << 20
 """Uncompressed JSON of one table: some 1.5 million entries."""
 MAX_IMAGE_PIXELS = 8200 * 8200 * 4
 """Pixels of one image; larger files are stored byte for byte."""
-MAX_SIDE = 1 << 24
+MAX_HEIGHT = 1 << 24
+MAX_WIDTH = 1 << 16
+"""A batch holds at least one row, and the sums over a batch stay exact."""
 MAX_TOTAL_PIXELS = 1 << 44
 MAX_FILE_BYTES = 1 << 48
 MAX_METADATA_BYTES = 16 << 20
@@ -173,10 +175,8 @@ def _file_problem(item: Item) -> str | None:
 def _pixel_problem(item: Item) -> str | None:
     if item.channels not in (1, 3):
         return f"{item.channels} channels, expected 1 or 3"
-    if not (0 < item.height <= MAX_SIDE and 0 < item.width <= MAX_SIDE):
-        return f"{item.height}x{item.width} pixels"
-    if item.height * item.width > MAX_IMAGE_PIXELS:
-        return f"{item.height}x{item.width} pixels, expected at most {MAX_IMAGE_PIXELS}"
+    if problem := size_problem(item.height, item.width):
+        return problem
     if item.member or item.size or item.codec != "raw":
         return "pixels with a member"
     return None
@@ -211,6 +211,18 @@ def _array_problem(item: Item) -> str | None:
         return "npz fields in another kind of array"
     if array_layout(item.shape) != (item.channels, item.height, item.width):
         return f"shape {item.shape} does not hold {item.height}x{item.width}x{item.channels}"
+    return None
+
+
+def size_problem(height: int, width: int) -> str | None:
+    """Why an image of this size is not coded as pixels; None where it is."""
+    if height < 1 or width < 1:
+        return f"{width}x{height} pixels"
+    if height > MAX_HEIGHT or width > MAX_WIDTH or height * width > MAX_IMAGE_PIXELS:
+        return (
+            f"{width}x{height} pixels are too many for one image (at most {MAX_WIDTH} wide, "
+            f"{MAX_HEIGHT} high, {MAX_IMAGE_PIXELS} in all)"
+        )
     return None
 
 

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from osoa_pl.arith import compiled, noise
-from osoa_pl.errors import UsageError
+from osoa_pl.errors import CoderError, UsageError
 from osoa_pl.models import compiled_head, features, network, network_int8, wavefront
 from osoa_pl.models.base import StreamDecoder
 from osoa_pl.models.features import TileBatch
 
 _COPY_START = -5.0  # first logit of every copy component
+_SIZES = {"channels": (1, 3), "width": (4, 512), "depth": (0, 64), "mixtures": (1, 64)}
+_MAX_SCALE = 2.0**40  # sums of products stay below 2^24 steps, so no output overflows
+_MAX_BIAS = 2.0**60
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class LocalConfig:
     mixtures: int
 
     def __post_init__(self) -> None:
+        for name, (low, high) in _SIZES.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise UsageError(f"local model: {name} {value!r}, expected {low} to {high}")
         if self.channels not in (1, 3):
             raise UsageError(f"local model for {self.channels} channels (supported: 1, 3)")
 
@@ -65,6 +72,14 @@ def initial_parameters(config: LocalConfig, seed: int) -> Tensor:
         bias[3 * k * c + 2 * k : 3 * k * (c + 1)] = torch.linspace(0.5, 2.5, k)
     bias[-len(features.COPIES) :] = _COPY_START
     return flat
+
+
+def _check_range(state: network.Quantised) -> None:
+    """Raises CoderError for weights whose outputs might not be finite: no interval has a NaN."""
+    scales = [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)]
+    largest = torch.stack([bias.abs().amax() for bias in state.biases]).amax().item()
+    if not (max(scales) <= _MAX_SCALE and largest <= _MAX_BIAS):
+        raise CoderError("the model's weights or activations are out of range")
 
 
 class LocalAutoregressive:
@@ -109,6 +124,10 @@ class LocalAutoregressive:
         """Samples a pixel."""
         return self.config.channels
 
+    def prepare(self) -> None:
+        """Round the weights for the next batch; raises CoderError where they are out of range."""
+        self._current()
+
     def state(self) -> list[Tensor]:
         """Master weights and activation maxima."""
         return [self.parameters, self.activation_max]
@@ -118,6 +137,7 @@ class LocalAutoregressive:
             self._quantised = network.quantise(
                 self.config.network(), self.parameters, self.activation_max, features.FEATURE_STEP
             )
+            _check_range(self._quantised)
         return self._quantised
 
     def _features(self, batch: TileBatch) -> Tensor:
@@ -211,6 +231,12 @@ class LocalAutoregressive:
         ]
         flat = self._network.backward(gradient, self._current(), keys)
         return flat.mul_(torch.tensor(1.0 / (len(pixels) * self.channels)))
+
+    def seen_max(self) -> Tensor:
+        """Activation maxima f32 [layers] of the batch that was last passed forward."""
+        if self._seen is None:
+            raise UsageError("local model: no batch was passed forward yet")
+        return self._seen
 
     def stepped(self) -> None:
         """Forget what was derived from the weights before the optimizer's step."""

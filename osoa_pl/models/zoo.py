@@ -12,7 +12,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from torch import Tensor
 
-from osoa_pl.errors import CheckpointError, UsageError
+from osoa_pl.errors import CheckpointError, CoderError, UsageError
 from osoa_pl.models.checkpoint import CHECKPOINT_FORMAT, METADATA_KEY, Checkpoint, metadata
 from osoa_pl.models.known_answers import check_compiled
 from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig
@@ -34,7 +34,8 @@ def build(
 
     engine: `compiled` on the CPU and `eager` elsewhere unless given; both have the same bits.
     The compiled kernels pass a known-answer test first, once per process.
-    Raises PortabilityError where they fail it, CheckpointError where the file is no checkpoint or has no model for such pixels.
+    Raises PortabilityError where they fail it, CheckpointError where the file is no checkpoint
+    or has no model for such pixels.
     """
     kind = KINDS[channels]
     config, tensors = _parse(checkpoint, kind)
@@ -43,11 +44,14 @@ def build(
     moment = torch.from_numpy(tensors[f"{kind}.second_moment"].copy()).to(device)
     try:
         if engine == "eager" or device != "cpu":
-            return EagerLocalAutoregressive(config, parameters, maxima), moment
-        check_compiled(channels)
-        return LocalAutoregressive(config, parameters, maxima, threads=threads), moment
-    except UsageError as error:
+            model: LocalAutoregressive = EagerLocalAutoregressive(config, parameters, maxima)
+        else:
+            check_compiled(channels)
+            model = LocalAutoregressive(config, parameters, maxima, threads=threads)
+        model.prepare()
+    except (UsageError, CoderError) as error:
         raise CheckpointError(f"checkpoint {checkpoint.name}: {error}") from None
+    return model, moment
 
 
 def pack(models: dict[str, tuple[LocalConfig, Tensor, Tensor, Tensor]]) -> bytes:
@@ -84,6 +88,8 @@ def _parse(checkpoint: Checkpoint, kind: str) -> tuple[LocalConfig, dict[str, np
             raise CheckpointError(f"{where}: tensor {name!r} is missing or of the wrong shape")
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{where}: tensor {name!r} has values that are not finite")
+        if not name.endswith("parameters") and (tensor < 0).any():
+            raise CheckpointError(f"{where}: tensor {name!r} has negative values")
     if config.channels != {v: k for k, v in KINDS.items()}[kind]:
         raise CheckpointError(f"{where}: model {kind!r} has {config.channels} channels")
     return config, tensors

@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Self
 
 from osoa_pl.format import segment as segment_format
+from osoa_pl.format.atomic import reporting
 from osoa_pl.online.none import NoAdaptation
 from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.policy import Policy
@@ -47,7 +49,9 @@ class CodedShard:
     def add(self, segment: Segment) -> None:
         """Append one segment."""
         data = segment_format.pack(segment.header, segment.streams)
-        self._file.write(data)
+        with reporting(Path(tempfile.gettempdir())):
+            self._file.write(data)
+            self._file.flush()
         self.sizes.append(len(data))
         self.pixels.append(segment.pixels)
         self.batches.append(segment.header.batch_count)

@@ -6,7 +6,6 @@ same pixels, weights and noise, hence the same next weights.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +16,8 @@ from osoa_pl.models.base import DirectModel
 from osoa_pl.models.features import TileBatch
 
 MAX_STEP_SIZE = 0.1  # far above what helps; larger ones only diverge
+_LIMITS = {"step_size": MAX_STEP_SIZE, "beta1": 0.999999, "beta2": 0.999999}
+_LEAST = 1e-30  # still a number in float32
 
 
 class OnlineAdaptation:
@@ -42,13 +43,14 @@ class OnlineAdaptation:
         for name, value in numbers.items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise UsageError(f"{name}: found {value!r}, expected a number")
-            limit = MAX_STEP_SIZE if name == "step_size" else 1e6
-            if not (math.isfinite(value) and 0.0 < value <= limit):
+            limit = _LIMITS.get(name, 1e6)
+            if not _LEAST <= value <= limit:  # false for NaN, and safe for an int of any length
                 raise UsageError(f"{name}: found {value!r}, expected above 0 and at most {limit:g}")
         if type(updates) is not int or not 1 <= updates <= 64:
             raise UsageError(f"updates: found {updates!r}, expected 1 to 64")
         self.step_size, self.updates = float(step_size), updates
-        self.beta1, self.beta2, self.eps, self.clip = float(beta1), float(beta2), eps, clip
+        self.beta1, self.beta2 = float(beta1), float(beta2)
+        self.eps, self.clip = float(eps), float(clip)
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest entry."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 from osoa_pl.errors import UsageError
+from osoa_pl.format.items import MAX_WIDTH
 
-MAX_ROW = 1 << 16  # widest row: a batch is at least one row, and its gradient sums stay exact
 MAX_BATCH_PIXELS = 1 << 16
 
 
@@ -66,8 +67,8 @@ def batches(shapes: Iterable[tuple[int, int]], settings: BatchSettings) -> Itera
     tiles: list[Tile] = []
     number = held = 0
     for image, (height, width) in enumerate(shapes):
-        if width > MAX_ROW:
-            raise UsageError(f"image {image}: {width} pixels wide (at most {MAX_ROW})")
+        if width > MAX_WIDTH:
+            raise UsageError(f"image {image}: {width} pixels wide (at most {MAX_WIDTH})")
         row = 0
         while row < height:
             budget = settings.budget(number)
@@ -88,13 +89,12 @@ def batches(shapes: Iterable[tuple[int, int]], settings: BatchSettings) -> Itera
 
 def segments(
     shapes: Iterable[tuple[int, int]], settings: BatchSettings
-) -> Iterator[list[list[Tile]]]:
-    """The batches in groups of `segment_batches`; the last group may be smaller."""
-    group: list[list[Tile]] = []
-    for batch in batches(shapes, settings):
-        group.append(batch)
-        if len(group) == settings.segment_batches:
-            yield group
-            group = []
-    if group:
-        yield group
+) -> Iterator[Iterator[list[Tile]]]:
+    """The batches in groups of `segment_batches`; the last group may be smaller.
+
+    Groups are lazy, to be used up in order: what an archive claims about its images costs nothing
+    until its code words have paid for it.
+    """
+    size = settings.segment_batches
+    for _, group in groupby(enumerate(batches(shapes, settings)), lambda pair: pair[0] // size):
+        yield (tiles for _, tiles in group)

@@ -41,10 +41,10 @@ def from_manifest(entry: Mapping[str, Any]) -> Policy:
 
     known = {policy.name: policy for policy in (NoAdaptation, OnlineAdaptation)}
     name = entry.get("name")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ArchiveError(f"unknown adaptation policy {name!r} (known: {', '.join(known)})")
     options = {key: value for key, value in entry.items() if key != "name"}
     try:
         return known[name](**options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ArchiveError(f"adaptation policy {name!r}: {error}") from None

@@ -124,7 +124,11 @@ class _Decoder:
         self._decoder = StreamDecoder(heads, words, offsets, sizes)
 
     def code(self, batch: TileBatch, tiles: Sequence[Tile]) -> None:
-        if not self._model.decode(batch, self._decoder):
+        try:
+            enough = self._model.decode(batch, self._decoder)
+        except CoderError as error:
+            raise DamagedArchiveError(f"{self._where}: {error}") from None
+        if not enough:
             raise DamagedArchiveError(f"{self._where}: ran out of code words")
 
     def finish(self) -> None:
@@ -146,7 +150,7 @@ class Session:
         model: DirectModel,
         policy: Policy,
         second_moment: Tensor,
-        shapes: Sequence[tuple[int, int]],
+        shapes: Iterable[tuple[int, int]],
         settings: BatchSettings,
         *,
         seed: int = 0,
@@ -160,14 +164,16 @@ class Session:
         self._context: np.ndarray | None = None
         policy.start(model, second_moment, seed)
 
-    def _run(self, batches: Sequence[Sequence[Tile]], coder: _Coder) -> Iterator[TileBatch]:
+    def _run(
+        self, batches: Iterable[Sequence[Tile]], coder: _Coder
+    ) -> Iterator[tuple[Sequence[Tile], TileBatch]]:
         """The trajectory over one segment: code, hand over, step."""
         for tiles in batches:
             contexts = [self._context if tile.row else None for tile in tiles]
             batch = make_batch([(t.height, t.width) for t in tiles], self._model.channels, contexts)
             coder.code(batch, tiles)
             self._context = batch.padded(len(tiles) - 1)[-RADIUS:].copy()
-            yield batch
+            yield tiles, batch
             self._policy.adapt(batch)
             if self._watch is not None:
                 self._watch(batch.pixels)
@@ -183,17 +189,17 @@ class Session:
         coder = _Encoder(self._model, iter(images), self._settings.streams)
         first = 0
         for index, batches in enumerate(segments(self._shapes, self._settings)):
-            pixels, digest = 0, hashlib.blake2b(digest_size=16)
-            for batch in self._run(batches, coder):
+            count, pixels, digest = 0, 0, hashlib.blake2b(digest_size=16)
+            for _, batch in self._run(batches, coder):
                 for number in range(len(batch.table)):
                     digest.update(batch.tile(number).tobytes())
-                pixels += batch.pixels
+                count, pixels = count + 1, pixels + batch.pixels
             bits = coder.ideal_bits
             streams = coder.finish()
             header = SegmentHeader(
-                self._shard, index, first, len(batches), digest.digest(), self._state_digest()
+                self._shard, index, first, count, digest.digest(), self._state_digest()
             )
-            first += len(batches)
+            first += count
             yield Segment(header, streams, pixels, bits)
 
     def decode(
@@ -212,8 +218,8 @@ class Session:
             header, streams = next(source, (None, []))
             if header is None:
                 raise DamagedArchiveError(f"{where} is missing")
-            found = (header.shard, header.segment, header.first_batch, header.batch_count)
-            expected = (self._shard, index, first, len(batches))
+            found = (header.shard, header.segment, header.first_batch)
+            expected = (self._shard, index, first)
             if found != expected or len(streams) != self._settings.streams:
                 raise DamagedArchiveError(
                     f"{where}: is segment {found} of {len(streams)} streams, expected {expected} "
@@ -221,19 +227,27 @@ class Session:
                 )
             coder = _Decoder(self._model, where, streams)
             digest = hashlib.blake2b(digest_size=16)
-            tiles: list[np.ndarray] = []
-            for batch in self._run(batches, coder):
-                for number in range(len(batch.table)):
-                    tiles.append(batch.tile(number).copy())
-                    digest.update(tiles[-1].tobytes())
+            decoded: list[tuple[np.ndarray, bool]] = []
+            count = 0
+            for tiles, batch in self._run(batches, coder):
+                for number, tile in enumerate(tiles):
+                    decoded.append((batch.tile(number).copy(), tile.last))
+                    digest.update(decoded[-1][0].tobytes())
+                count += 1
+            if count != header.batch_count:
+                raise DamagedArchiveError(
+                    f"{where}: has {header.batch_count} batches, expected {count}"
+                )
             coder.finish()
             if digest.digest() != header.pixel_digest:
                 raise DamagedArchiveError(f"{where}: pixels fail their checksum")
             if self._state_digest() != header.state_digest:
                 raise PortabilityError(f"{where}: adapted weights differ from the encoder's")
-            first += len(batches)
-            for tile, pixels in zip((t for b in batches for t in b), tiles, strict=True):
+            first += count
+            for pixels, last in decoded:
                 parts.append(pixels)
-                if tile.last:
+                if last:
                     yield parts[0] if len(parts) == 1 else np.concatenate(parts)
                     parts = []
+        if next(source, None) is not None:
+            raise DamagedArchiveError(f"{name}: shard {self._shard} has segments left over")

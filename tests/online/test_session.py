@@ -142,7 +142,7 @@ def test_batches_cover_every_row_once_in_order():
             assert tile.last == (rows[tile.image] == SHAPES[tile.image][0])
             assert tile.row == 0 or tile is tiles[0]
     assert rows == {i: h for i, (h, _) in enumerate(SHAPES)}
-    groups = list(segments(SHAPES, SETTINGS))
+    groups = [list(group) for group in segments(SHAPES, SETTINGS)]
     assert [b for group in groups for b in group] == list(batches(SHAPES, SETTINGS))
     assert all(len(group) == SETTINGS.segment_batches for group in groups[:-1])
 
