@@ -1,0 +1,493 @@
+"""A second reader of archives, written from docs/format.md alone: slow, plain Python and numpy.
+
+It shares no code with the package. `tests/test_second_reader.py` lets it read what the package
+writes, adapting, down to the digests of pixels and weights; so the page is enough, and true.
+
+    python tests/second_reader.py ARCHIVE [CHECKPOINT.safetensors]
+"""
+
+import hashlib
+import json
+import struct
+import sys
+import zipfile
+import zlib
+from math import factorial
+from pathlib import Path
+
+import numpy as np
+from mpmath import exp as mexp
+from mpmath import mp, mpf, nint
+
+f4, f8 = np.float32, np.float64
+MASK = 0xFFFFFFFF
+LIM = 1 << 31
+
+
+def exp(x):
+    x = min(max(float(x), -708.0), 709.0)
+    k = float(np.rint(x * 1.4426950408889634))
+    r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10
+    y = 1.0 / factorial(13)
+    for i in range(12, -1, -1):
+        y = y * r + 1.0 / factorial(i)
+    return y * 2.0 ** int(k)
+
+
+mp.prec = 120
+T = [int(nint(mpf(2) ** 18 / (1 + mexp(-mpf(i - 800) / 64)))) for i in range(1601)]
+assert (
+    hashlib.sha256(np.array(T, "<i4").tobytes()).hexdigest()
+    == "e97fd1ad3263e42ec9a4b865aa26e88b89ed5b8bb8ed360b673e051257e0570b"
+)
+T.append(T[-1])
+rne = lambda x: int(np.rint(x))
+
+
+def hmix(i, key):
+    h = (i * 0x9E3779B1 + key) & MASK
+    h ^= h >> 16
+    h = h * 0x21F0AAAD & MASK
+    h ^= h >> 15
+    h = h * 0x735A2D97 & MASK
+    return h ^ (h >> 15)
+
+
+def step(m, bits):
+    m = max(float(m), 2.0**-40)
+    return 2.0 ** (int(np.frexp(m)[1]) - 1 + 1 - bits)
+
+
+def weights(v, bits):
+    v = [float(a) for a in v]
+    best = v.index(max(v))
+    q = [rne(65536 * exp(a - v[best])) + 1 for a in v]
+    t = sum(q)
+    w = [(a << bits) // t for a in q]
+    w[best] += (1 << bits) - sum(w)
+    return q, t, w
+
+
+def clamp(x, a, b):
+    return min(max(x, a), b)
+
+
+CAUSAL = [(dy, dx) for dy in range(-3, 1) for dx in range(-3, 4) if dy < 0 or dx < 0]
+COPY = [(0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0)]
+
+
+def look(img, i, j, c):
+    w = img.shape[1]
+    if i < 0:
+        return 128
+    if j < 0:
+        return 128 if i == 0 else int(img[i - 1, 0, c])
+    return int(img[i, min(j, w - 1), c])
+
+
+def features(img, i, j):
+    C = img.shape[2]
+    g = lambda dy, dx, c: look(img, i + dy, j + dx, c)
+    pred, act = [], []
+    for c in range(C):
+        W, N, NW, NE, WW = (g(*o, c) for o in ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2)))
+        pred.append(min(max(W + N - NW, min(W, N)), max(W, N)))
+        a = abs(W - NW) + abs(NW - N) + abs(N - NE) + abs(W - WW)
+        act.append(((a + 1) ** 16).bit_length() // 2)
+    cand = [[g(*o, c) for c in range(C)] for o in COPY]
+    out = [g(dy, dx, c) - pred[c] for dy, dx in CAUSAL for c in range(C)]
+    out += [p - 128 for p in pred] + [pred[c] - pred[0] for c in range(1, C)] + act
+    out += [32 * (cand[a] == cand[b]) for a in range(1, 6) for b in range(a)]
+    out.append(32 * (i == 0 or j == 0))
+    out += [0] * (-len(out) % 4)
+    return out, pred, cand
+
+
+class Model:
+    def __init__(s, data, kind):
+        n = int.from_bytes(data[:8], "little")
+        head = json.loads(data[8 : 8 + n])
+        cfg = json.loads(head["__metadata__"]["osoa_pl"])["models"][kind]
+
+        def tensor(name):
+            a, b = head[name]["data_offsets"]
+            return np.frombuffer(data[8 + n + a : 8 + n + b], "<f4").copy()
+
+        s.C, s.H, s.D, s.K = (cfg[k] for k in ("channels", "width", "depth", "mixtures"))
+        s.p, s.A, s.v = (
+            tensor(f"{kind}.{k}") for k in ("parameters", "activation_max", "second_moment")
+        )
+        C, H, D, K = s.C, s.H, s.D, s.K
+        F = {3: 96, 1: 44}[C]
+        O = 3 * K * C + C * (C - 1) // 2 + 7
+        s.L = 2 * D + 1
+        s.sizes = [(H, F)] + [(H, H)] * (2 * D) + [(O, H)]
+        s.m = np.zeros_like(s.p)
+
+    def views(s, flat):
+        at = 0
+        out = []
+        for o, i in s.sizes:
+            out.append((flat[at : at + o * i].reshape(o, i), flat[at + o * i : at + o * i + o]))
+            at += o * i + o
+        return out
+
+    def quantise(s):
+        s.w, s.b, s.sw, s.sx = [], [], [], [2.0**-5]
+        for W, b in s.views(s.p):
+            t = step(np.abs(W).max(), 9)
+            s.sw.append(t)
+            s.w.append(np.clip(np.rint(W / f4(t)), -511, 511).astype(np.int64))
+            s.b.append(b.copy())
+        s.sx += [step(a, 8) for a in s.A]
+
+    def forward(s, x):
+        s.x = [np.asarray(x, np.int64)]
+        s.seen = []
+
+        def layer(l):
+            return (s.x[l] @ s.w[l].T).astype(f4) * f4(s.sw[l] * s.sx[l]) + s.b[l]
+
+        def Q(h, l):
+            r = np.maximum(h, f4(0))
+            s.seen.append(r.max())
+            s.x.append(np.minimum(np.rint(r / f4(s.sx[l])), 255).astype(np.int64))
+
+        h = layer(0)
+        Q(h, 1)
+        for d in range(s.D):
+            Q(layer(2 * d + 1), 2 * d + 2)
+            h = h + layer(2 * d + 2)
+            Q(h, 2 * d + 3)
+        return layer(s.L)
+
+    def backward(s, G, seed, n, count):
+        flat = np.zeros_like(s.p)
+        views = s.views(flat)
+
+        def layer(l, G):
+            sg = step(np.abs(G).max(), 7)
+            key = hmix(l, hmix(n, seed))
+            out = G.shape[1]
+            u = np.array(
+                [
+                    [((hmix(p * out + o, key) >> 12) + 0.5) * 2.0**-20 for o in range(out)]
+                    for p in range(len(G))
+                ]
+            ).astype(f4)
+            q = np.clip(np.floor(G / f4(sg) + u), -127, 127).astype(np.int64)
+            views[l][0][:] = (q.T @ s.x[l]).astype(f4) * f4(sg * s.sx[l])
+            views[l][1][:] = q.sum(0).astype(f4) * f4(sg)
+            return (q @ s.w[l]).astype(f4) * f4(sg * s.sw[l])
+
+        mask = lambda g, l: np.where(s.x[l] > 0, g, f4(0))
+        Gh = mask(layer(s.L, G), s.L)
+        for d in reversed(range(s.D)):
+            a, b = 2 * d + 1, 2 * d + 2
+            Gt = mask(layer(b, Gh), b)
+            Gh = Gh + mask(layer(a, Gt), a)
+        layer(0, Gh)
+        return flat * f4(1.0 / (len(G) * s.C)) if count else flat
+
+
+class Head:
+    def __init__(s, model, o, pred, cand):
+        s.o = [float(a) for a in o]
+        s.pred, s.cand, s.C, s.K = pred, cand, model.C, model.K
+        s.base = 3 * s.K * s.C
+        s.cp = s.base + s.C * (s.C - 1) // 2
+        s.u = weights(s.o[s.cp : s.cp + 7], 16)[2]
+        s.res = []
+
+    def channel(s):
+        c, K = len(s.res), s.K
+        at = 3 * K * c
+        s.q, s.t, s.pi = weights(s.o[at : at + K], 14)
+        s.raw, s.mean, s.inv = [], [], []
+        for k in range(K):
+            mean = s.o[at + K + k] * 16
+            for e in range(c):
+                mean = mean + s.o[s.base + c * (c - 1) // 2 + e] * float(s.res[e])
+            s.raw.append(mean)
+            s.mean.append(clamp(mean, -1024.0, 1024.0))
+            s.inv.append(exp(-clamp(s.o[at + 2 * K + k], -4.0, 6.0)))
+        s.M = [rne(a * 1024) for a in s.mean]
+        s.V = [rne(a * 65536) for a in s.inv]
+
+    def mix(s, x):
+        if x <= 0:
+            return 0
+        if x >= 256:
+            return 1 << 32
+        c = len(s.res)
+        total = 0
+        for k in range(s.K):
+            z = (
+                clamp(
+                    (((2 * x - 1) * 512 - s.pred[c] * 1024 - s.M[k]) * s.V[k]) >> 12,
+                    -204800,
+                    204800,
+                )
+                + 204800
+            )
+            t = z >> 8
+            total += s.pi[k] * (T[t] + (((T[t + 1] - T[t]) * (z & 255)) >> 8))
+        return total
+
+    def cum(s, x):
+        c = len(s.res)
+        below = sum(s.u[m + 1] << 32 for m in range(6) if s.cand[m][c] < x)
+        return x + ((((s.u[0] * s.mix(x) + below) >> 16) * ((1 << 20) - 256)) >> 32)
+
+    def take(s, value):
+        c = len(s.res)
+        mass = s.mix(value + 1) - s.mix(value)
+        hit = [s.cand[m][c] == value for m in range(6)]
+        t = ((s.u[0] * mass) >> 16) + 1 + sum(s.u[m + 1] << 16 for m in range(6) if hit[m])
+        u = [(s.u[m + 1] << 32) // t if hit[m] else 0 for m in range(6)]
+        s.u = [(1 << 16) - sum(u)] + u
+        s.res.append(value - s.pred[c])
+
+
+def head_gradient(model, o, pred, cand, pixel):
+    h = Head(model, o, pred, cand)
+    C, K = model.C, model.K
+    out = [0.0] * len(o)
+
+    def S(z):
+        t = exp(-abs(z))
+        r = 1.0 / (1.0 + t)
+        q = t * r
+        return (r, q, r * q) if z > 0 else (q, r, r * q)
+
+    kept = []
+    product = 1.0
+    for c in range(C):
+        h.channel()
+        res = pixel[c] - pred[c]
+        mixed = 0.0
+        rows = []
+        for k in range(K):
+            d = float(res) - h.mean[k]
+            hi = (d + 0.5) * h.inv[k]
+            lo = (d - 0.5) * h.inv[k]
+            a, b = S(hi), S(lo)
+            if pixel[c] == 255:
+                a = (1.0, 0.0, 0.0)
+            if pixel[c] == 0:
+                b = (0.0, 1.0, 0.0)
+            mass = b[1] - a[1] if d > 0 else a[0] - b[0]
+            p = h.q[k] / h.t
+            rows.append(
+                (
+                    p,
+                    mass,
+                    (b[2] - a[2]) * h.inv[k],
+                    lo * b[2] - hi * a[2],
+                    h.raw[k],
+                    h.o[3 * K * c + 2 * K + k],
+                )
+            )
+            mixed = mixed + p * mass
+        product = product * (mixed + 2.0**-20)
+        kept.append((mixed, rows, list(h.res)))
+        h.res.append(res)
+    q, t, _ = weights(h.o[h.cp : h.cp + 7], 16)
+    pc = [a / t for a in q]
+    hits = [pc[0] * product] + [pc[m + 1] if cand[m] == list(pixel) else 0.0 for m in range(6)]
+    like = 0.0
+    for i, a in enumerate(hits):
+        like = a if i == 0 else like + a
+    share = hits[0] / like
+    for m in range(7):
+        out[h.cp + m] = pc[m] - hits[m] / like
+    for c, (mixed, rows, res) in enumerate(kept):
+        at = 3 * K * c
+        shift = 0.0
+        factor = share / (mixed + 2.0**-20)
+        for k, (p, mass, dm, ds, raw, ls) in enumerate(rows):
+            f = factor * p
+            out[at + k] = f * (mixed - mass)
+            g = f * -dm if abs(raw) < 1024 else 0.0
+            shift = shift + g
+            out[at + K + k] = g * 16
+            out[at + 2 * K + k] = f * -ds if -4 < ls < 6 else 0.0
+        for e in range(c):
+            out[h.base + c * (c - 1) // 2 + e] = shift * float(res[e])
+    return np.array(out).astype(f4)
+
+
+def plan(shapes, st):
+    out, tiles, held = [], [], 0
+    for n, (h, w) in enumerate(shapes):
+        row = 0
+        while row < h:
+            budget = min(st["batch_pixels"], st["first_pixels"] << min(len(out), 16))
+            if tiles and held + (h - row) * w > budget:
+                out.append(tiles)
+                tiles, held = [], 0
+                continue
+            rows = min(h - row, max(1, budget // w))
+            tiles.append((n, row, rows, w))
+            held += rows * w
+            row += rows
+            if row < h or held >= budget:
+                out.append(tiles)
+                tiles, held = [], 0
+    return out + [tiles] if tiles else out
+
+
+class Stream:
+    def __init__(s, words):
+        s.stack, s.s = (
+            ([int(a) for a in words[:-2]], int(words[-1]) << 32 | int(words[-2]))
+            if len(words)
+            else ([], LIM)
+        )
+
+    def advance(s, start, freq):
+        slot = s.s & ((1 << 20) - 1)
+        s.s = freq * (s.s >> 20) + slot - start
+        if s.s < LIM:
+            s.s = s.s << 32 | s.stack.pop()
+
+
+def digest(parts):
+    h = hashlib.blake2b(digest_size=16)
+    for a in parts:
+        h.update(a)
+    return h.digest()
+
+
+def read(path, checkpoint=None):
+    with zipfile.ZipFile(path) as z:
+        return restore(path, z, checkpoint)
+
+
+def restore(path, z, checkpoint):
+    man = json.loads(z.read("manifest.json"))
+    st = man["settings"]
+    data = (
+        z.read("checkpoint.safetensors")
+        if man["checkpoint"]["embedded"]
+        else Path(checkpoint).read_bytes()
+    )
+    assert hashlib.sha256(data).hexdigest() == man["checkpoint"]["sha256"]
+    items = json.loads(zlib.decompress(z.read("items.json.z")))
+    result = {}
+    for number, shard in enumerate(man["shards"]):
+        C = shard["channels"]
+        model = Model(data, {3: "rgb", 1: "grey"}[C])
+        pol = shard["policy"]
+        shapes = []
+        for it in items:
+            if it.get("channels") == C:
+                n = (
+                    int(np.prod(it["shape"])) // (it["height"] * it["width"] * C)
+                    if it["kind"] == "array"
+                    else 1
+                )
+                shapes += [(it["height"], it["width"])] * n
+        images = [np.zeros((h, w, C), np.uint8) for h, w in shapes]
+        batches = plan(shapes, st)
+        n = 0
+        c1 = 1.0
+        first = 0
+        for index in range(len(shard["segments"])):
+            seg = z.read(f"shards/{number:04d}/{index:06d}.seg")
+            magic, ver, S, sh, si, fb, nb, pd, sd, crc = struct.unpack("<4sHHIIII16s16sI", seg[:60])
+            lengths = np.frombuffer(seg, "<u4", S, 64)
+            body = seg[64 + 4 * S :]
+            assert (magic, ver, S, sh, si, fb) == (
+                b"OSEG",
+                1,
+                st["streams"],
+                number,
+                index,
+                first,
+            ) and zlib.crc32(body) == crc
+            assert zlib.crc32(seg[:60] + lengths.tobytes()) == struct.unpack("<I", seg[60:64])[0]
+            words = np.frombuffer(body, "<u4")
+            cuts = np.concatenate([[0], np.cumsum(lengths.astype(np.int64))]).astype(int)
+            streams = [Stream(words[a:b]) for a, b in zip(cuts[:-1], cuts[1:])]
+            group = batches[first : first + st["segment_batches"]]
+            assert len(group) == nb
+            first += nb
+            pixels = []
+            for tiles in group:
+                model.quantise()
+                for b in range(min(S, len(tiles))):
+                    mine = tiles[b::S]
+                    stream = streams[b]
+                    order = sorted(
+                        (j + 4 * i, t, i, j)
+                        for t, (_, _, h, w) in enumerate(mine)
+                        for i in range(h)
+                        for j in range(w)
+                    )
+                    for _, t, i, j in order:
+                        im, row, h, w = mine[t]
+                        img = images[im]
+                        x, pred, cand = features(img, row + i, j)
+                        head = Head(model, model.forward([x])[0], pred, cand)
+                        for c in range(C):
+                            head.channel()
+                            slot = stream.s & ((1 << 20) - 1)
+                            lo, hi = 0, 256
+                            while hi - lo > 1:
+                                mid = (lo + hi) // 2
+                                if head.cum(mid) <= slot:
+                                    lo = mid
+                                else:
+                                    hi = mid
+                            start = head.cum(lo)
+                            stream.advance(start, head.cum(lo + 1) - start)
+                            head.take(lo)
+                            img[row + i, j, c] = lo
+                for im, row, h, w in tiles:
+                    pixels.append(images[im][row : row + h].tobytes())
+                if pol["name"] == "online":
+                    places = [
+                        (im, row + i, j)
+                        for im, row, h, w in tiles
+                        for i in range(h)
+                        for j in range(w)
+                    ]
+                    feats = [features(images[im], i, j) for im, i, j in places]
+                    for _ in range(pol["updates"]):
+                        model.quantise()
+                        outs = model.forward([f[0] for f in feats])
+                        G = np.stack(
+                            [
+                                head_gradient(
+                                    model, o, f[1], f[2], [int(a) for a in images[im][i, j]]
+                                )
+                                for o, f, (im, i, j) in zip(outs, feats, places)
+                            ]
+                        )
+                        g = model.backward(G, man["seed"], n, True)
+                        n += 1
+                        if not np.isfinite(g).all():
+                            continue
+                        fixed = np.clip(np.rint(g * f4(2**20)), -(2**22), 2**22).astype(np.int64)
+                        norm = float(np.sqrt(f8(int((fixed * fixed).sum())))) * 2.0**-20
+                        if norm > pol["clip"]:
+                            g = g * f4(pol["clip"] / norm)
+                        b1, b2 = pol["beta1"], pol["beta2"]
+                        c1 *= b1
+                        model.m = model.m * f4(b1) + g * f4(1 - b1)
+                        model.v = model.v * f4(b2) + (g * g) * f4(1 - b2)
+                        model.p = model.p - (model.m * f4(pol["step_size"] / (1 - c1))) / (
+                            np.sqrt(model.v) + f4(pol["eps"])
+                        )
+                    model.A = np.maximum(np.array(model.seen, f4), model.A * f4(0.95))
+            assert all(s.s == LIM and not s.stack for s in streams), "left over"
+            assert digest(pixels) == pd, "pixels"
+            state = [model.p, model.A] + ([model.m, model.v] if pol["name"] == "online" else [])
+            assert digest((a + f4(0)).astype("<f4").tobytes() for a in state) == sd, "state"
+        result[C] = images
+    return result
+
+
+if __name__ == "__main__":
+    read(*sys.argv[1:])

@@ -1,0 +1,35 @@
+"""docs/format.md is enough: a reader written from it alone restores what this package writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import second_reader
+from conftest import picture
+
+import osoa_pl
+from osoa_pl.online.plan import BatchSettings
+
+
+@pytest.mark.parametrize("adaptation", ["none", "online"])
+def test_second_reader(adaptation, tmp_path, checkpoint_path):
+    images = [picture(h, w, c, i) for i, (h, w, c) in enumerate(
+        [(13, 9, 3), (1, 1, 3), (4, 11, 1), (2, 30, 3), (9, 7, 1)]
+    )]  # fmt: skip
+    images[1][:] = 255
+    images[3][:] = np.random.default_rng(0).integers(0, 256, images[3].shape)
+    archive = tmp_path / "a.osoa"
+    settings = BatchSettings(batch_pixels=80, first_pixels=64, segment_batches=2, streams=3)
+    osoa_pl.compress(
+        images, archive, checkpoint=checkpoint_path, adaptation=adaptation, seed=77,
+        step_size=0.01, settings=settings,
+    )  # fmt: skip
+    found = second_reader.read(str(archive), checkpoint_path)
+    assert Path(second_reader.__file__).read_text().count("import osoa_pl") == 0
+    for channels in (1, 3):
+        expected = [image for image in images if image.shape[2] == channels]
+        assert len(found[channels]) == len(expected)
+        for ours, theirs in zip(found[channels], expected):
+            np.testing.assert_array_equal(ours, theirs)
