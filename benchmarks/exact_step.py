@@ -1,6 +1,6 @@
 """What exactness costs: one adaptation step of the shipped model, exact against native float32.
 
-    python benchmarks/exact_step.py [--threads 1] [--steps 12]
+    python benchmarks/exact_step.py [--threads 1] [--steps 12] [--engine float32]
 
 Exact: intervals for the coder, gradient, clipping, Adam: all that an encoder does per batch.
 Native: forward, backward and torch.optim.Adam on the same batch in float32, eager, (a) as a whole
@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from osoa_pl.arith.engines import use_engine
 from osoa_pl.models import compiled_head
 from osoa_pl.models.checkpoint import DEFAULT, read
 from osoa_pl.models.features import TileBatch, fill_tile, make_batch
@@ -79,8 +80,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--engine", choices=("auto", "float32", "float64", "int8"), default="auto")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    with use_engine(args.engine):
+        compare(args.threads, args.steps)
+
+
+def compare(threads: int, count: int) -> None:
+    """Time the three in turn and print medians and ratios."""
     batch = tiles(4, 64)
     steps = {
         "exact": exact_step(batch),
@@ -88,16 +96,14 @@ def main() -> None:
         "native, compiled head": native_step(batch, compiled=True),
     }
     spent: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(args.steps + 2):
+    for round_ in range(count + 2):
         for name, step in steps.items():
             began = time.perf_counter()
             step()
             if round_ >= 2:
                 spent[name].append(time.perf_counter() - began)
     exact = statistics.median(spent["exact"])
-    print(
-        f"one step on {batch.pixels} RGB pixels, {args.threads} thread(s), median of {args.steps}"
-    )
+    print(f"one step on {batch.pixels} RGB pixels, {threads} thread(s), median of {count}")
     for name, seconds in spent.items():
         middle = statistics.median(seconds)
         print(f"{name:24} {1000 * middle:7.1f} ms   exact / this = {exact / middle:.2f}")

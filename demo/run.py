@@ -24,7 +24,7 @@ from osoa_pl.data.collection import Collection, scan
 from osoa_pl.report import bench, rivals
 
 IMAGES = sorted(Path(__file__).parent.joinpath("images").glob("*.png"))
-RIVALS = ("png", "webp", "xz")
+RIVALS = ("png", "webp", "jxl-e9", "xz")
 ADAPTATIONS = {"none": "osoa, as pretrained", "auto": "osoa, adapting"}
 
 

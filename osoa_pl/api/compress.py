@@ -47,7 +47,7 @@ class CompressResult:
     """Gross: the archive without byte-for-byte members, over `raw_bytes`; 0 without pixels."""
     images: int
     policies: tuple[str, ...]
-    """Adaptation of each shard, as recorded."""
+    """Kind of pixel and adaptation of each shard, as recorded."""
     stored: tuple[tuple[str, str], ...]
     """(name, reason) of files stored byte for byte."""
     skipped: tuple[tuple[str, str], ...]
@@ -76,7 +76,8 @@ def compress(
     images: a path or paths (folders, picture files, .npy/.npz/IDX), or uint8 arrays: (n, h, w),
     (n, h, w, c), or an iterable of (h, w[, c]), c in 1, 3. adaptation: `none`, `online` (one pass
     with `step_size`) or `auto` (the smaller of `none` and the better of two step sizes).
-    The same input and options give the same bytes, on any machine and number of threads.
+    The same input and options give the same segments, on any machine and number of threads (the
+    item table and stored files pass through zlib and xz, whose versions may differ).
 
     Raises UsageError, InputError, CheckpointError, OutputExistsError; nothing is left at `out`
     after an error.
@@ -153,7 +154,7 @@ def compress(
         raw_bytes=samples,
         bits_per_dim=8 * (total - stored) / samples if samples else 0.0,
         images=sum(s["images"] for s in shards),
-        policies=tuple(_policy_label(s["policy"]) for s in shards),
+        policies=tuple(_policy_label(s) for s in shards),
         stored=collection.stored,
         skipped=collection.skipped,
         renamed=collection.renamed,
@@ -198,10 +199,11 @@ def _shard_entry(shard: CodedShard, channels: int, images: int) -> dict[str, Any
     }
 
 
-def _policy_label(entry: dict[str, Any]) -> str:
-    if entry["name"] == "online":
-        return f"online, step size {entry['step_size']:g}"
-    return str(entry["name"])
+def _policy_label(shard: Mapping[str, Any]) -> str:
+    kind, policy = zoo.KINDS[shard["channels"]], shard["policy"]
+    if policy["name"] == "online":
+        return f"{kind}: online, step size {policy['step_size']:g}"
+    return f"{kind}: not adapting"
 
 
 class _Counter:

@@ -26,8 +26,8 @@ examples:
 
 INPUT is a folder (read recursively), a picture (PNG, WebP, TIFF, BMP, PPM; 8-bit
 grey or RGB), or an array (.npy, .npz, IDX; uint8). Anything else is stored byte
-for byte. Inputs are never changed. The same inputs and options give the same bytes
-on any machine.
+for byte. Inputs are never changed. The same inputs and options give the same code
+words on any machine. --embed-checkpoint adds about 0.95 MB to the archive.
 """
 SKIPPED = 3
 
@@ -116,18 +116,20 @@ def _tell(archive: str, result: CompressResult, console: Console) -> None:
 
 
 def closing_line(archive: str, result: CompressResult) -> str:
-    """Sizes, bits/dim, ratio and time of a finished run."""
+    """Sizes before and after, rate of the pixels, and time of a finished run."""
     seconds = duration(result.seconds)
+    before, after = size(result.original_bytes), size(result.archive_bytes)
     if not result.raw_bytes:
         what = counted(len(result.stored), "file")
-        before, after = size(result.original_bytes), size(result.archive_bytes)
         return f"{archive}: {what} stored, {before} to {after}, {seconds}"
+    what = counted(result.images, "image")
+    if result.stored:
+        what += f" and {counted(len(result.stored), 'stored file')}"
     rate = result.raw_bytes / result.seconds / 1e6 if result.seconds else 0.0
     return (
-        f"{archive}: {counted(result.images, 'image')}, {size(result.raw_bytes)} of samples "
-        f"(inputs {size(result.original_bytes)}) to {size(result.archive_bytes)}, "
-        f"{result.bits_per_dim:.3f} bits/dim, ratio {8 / result.bits_per_dim:.2f}, "
-        f"{seconds}, {rate:.2f} MB/s ({'; '.join(dict.fromkeys(result.policies))})"
+        f"{archive}: {what}, {before} to {after}; pixels {size(result.raw_bytes)} at "
+        f"{result.bits_per_dim:.3f} bits/dim, {seconds}, {rate:.2f} MB/s "
+        f"({'; '.join(result.policies)})"
     )
 
 
