@@ -120,27 +120,28 @@ def absolute_max_rows(begin, end, values, column_max):  # type: ignore[no-untype
             column_max[j] = a if a > column_max[j] else column_max[j]
 
 
+@njit(inline="always")
+def uniform32(counter, key):  # type: ignore[no-untyped-def]
+    """Twin of `noise.uniform` for one counter, both uint32: f32 in (0, 1), 21 bits."""
+    h = np.uint32(np.uint32(counter * np.uint32(0x9E3779B1)) + key)
+    h = np.uint32(h ^ (h >> np.uint32(16)))
+    h = np.uint32(h * np.uint32(0x21F0AAAD))
+    h = np.uint32(h ^ (h >> np.uint32(15)))
+    h = np.uint32(h * np.uint32(0x735A2D97))
+    h = np.uint32(h ^ (h >> np.uint32(15)))
+    return (np.float32(np.int32(h >> np.uint32(12))) + _HALF) * _NOISE_SCALE
+
+
 @njit(cache=True, nogil=True)
 def round_stochastic_rows(begin, end, values, inverse_step, key, limit, out):  # type: ignore[no-untyped-def]
     """Twin of `quantize.quantize_stochastic`: clamp(floor(x/step + u)), u from the counter."""
     width = values.shape[1]
-    c1 = np.uint32(0x9E3779B1)
-    c2 = np.uint32(0x21F0AAAD)
-    c3 = np.uint32(0x735A2D97)
-    s12, s15, s16 = np.uint32(12), np.uint32(15), np.uint32(16)
     key = np.uint32(key)
     low = -limit
     for p in range(begin, end):
         base = np.uint32(p) * np.uint32(width)
         for j in range(width):
-            i = np.uint32(base + np.uint32(j))
-            h = np.uint32(np.uint32(i * c1) + key)
-            h = np.uint32(h ^ (h >> s16))
-            h = np.uint32(h * c2)
-            h = np.uint32(h ^ (h >> s15))
-            h = np.uint32(h * c3)
-            h = np.uint32(h ^ (h >> s15))
-            u = (np.float32(np.int32(h >> s12)) + _HALF) * _NOISE_SCALE
+            u = uniform32(np.uint32(base + np.uint32(j)), key)
             q = np.floor(values[p, j] * inverse_step + u)
             q = q if q < limit else limit
             out[p, j] = q if q > low else low

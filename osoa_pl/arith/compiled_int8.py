@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from osoa_pl.arith.compiled import _HALF, _NOISE_SCALE, _ROUND_32, _ZERO
+from osoa_pl.arith.compiled import _ROUND_32, _ZERO, uniform32
 
 
 @njit(cache=True, nogil=True)
@@ -86,24 +86,13 @@ def round_stochastic_rows(  # type: ignore[no-untyped-def]
 ):
     """As `compiled.round_stochastic_rows` into int8; column_sum int64 [W] receives the sums."""
     width = values.shape[1]
-    c1 = np.uint32(0x9E3779B1)
-    c2 = np.uint32(0x21F0AAAD)
-    c3 = np.uint32(0x735A2D97)
-    s12, s15, s16 = np.uint32(12), np.uint32(15), np.uint32(16)
     key = np.uint32(key)
     low = -limit
     sums = np.zeros(width, np.int32)
     for p in range(begin, end):
         base = np.uint32(p) * np.uint32(width)
         for j in range(width):
-            i = np.uint32(base + np.uint32(j))
-            h = np.uint32(np.uint32(i * c1) + key)
-            h = np.uint32(h ^ (h >> s16))
-            h = np.uint32(h * c2)
-            h = np.uint32(h ^ (h >> s15))
-            h = np.uint32(h * c3)
-            h = np.uint32(h ^ (h >> s15))
-            u = (np.float32(np.int32(h >> s12)) + _HALF) * _NOISE_SCALE
+            u = uniform32(np.uint32(base + np.uint32(j)), key)
             q = np.floor(values[p, j] * inverse_step + u)
             q = q if q < limit else limit
             q = q if q > low else low
