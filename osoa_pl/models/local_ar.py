@@ -226,11 +226,13 @@ class LocalAutoregressive:
             compiled_head.gradient_rows, len(pixels), outputs.numpy(), pixels, self._predictors,
             self._copies, self.channels, self.config.mixtures, gradient.numpy(),
         )  # fmt: skip
-        keys = [
-            noise.derive_key(seed, counter, layer) for layer in range(2 * self.config.depth + 2)
-        ]
-        flat = self._network.backward(gradient, self._current(), keys)
+        flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
         return flat.mul_(torch.tensor(1.0 / (len(pixels) * self.channels)))
+
+    def _keys(self, seed: int, counter: int) -> list[int]:
+        """Keys of the rounding noise of each layer's gradient in update number `counter`."""
+        layers = len(self.config.network().layers())
+        return [noise.derive_key(seed, counter, layer) for layer in range(layers)]
 
     def seen_max(self) -> Tensor:
         """Activation maxima f32 [layers] of the batch that was last passed forward."""

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osoa_pl.arith import noise
 from osoa_pl.coding import rans
 from osoa_pl.coding.stack import WordStack
 from osoa_pl.errors import CoderError
@@ -98,10 +97,10 @@ class EagerLocalAutoregressive(LocalAutoregressive):
 
     def _known(self, batch: TileBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(outputs, predictors, copies) of the batch at the current weights."""
-        outputs = self._outputs if self._outputs is not None else self._forward(batch)
-        if self._head is None:
-            outputs = self._forward(batch)
-        return (outputs, *self._head)  # type: ignore[misc]
+        if self._outputs is None or self._head is None:
+            self._forward(batch)
+        assert self._outputs is not None and self._head is not None  # set by `_forward`
+        return (self._outputs, *self._head)
 
     def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
         """As `LocalAutoregressive.intervals`."""
@@ -118,10 +117,7 @@ class EagerLocalAutoregressive(LocalAutoregressive):
         outputs, predictors, copies = self._known(batch)
         pixels = torch.from_numpy(self._pixels(batch)).to(self._device).long()
         gradient = mixture_head.gradient(outputs, pixels, predictors, copies, self.config.mixtures)
-        keys = [
-            noise.derive_key(seed, counter, layer) for layer in range(2 * self.config.depth + 2)
-        ]
-        flat = self._network.backward(gradient, self._current(), keys)
+        flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
         factor = 1.0 / (len(pixels) * self.channels)
         return flat.mul_(torch.full_like(flat[:1], factor))
 

@@ -26,8 +26,8 @@ WEIGHT_BITS = 9
 GRADIENT_BITS = 7
 _CHUNK = 512  # 512 * 127 * 255 < 2^24: rows of a weight gradient summed in float32
 MAX_FAN = 128  # 128 * 255 * 511 < 2^24: float32 is exact by this bound alone
-_LIMIT = np.float32(2**ACTIVATION_BITS - 1)
-_GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
+ACTIVATION_LIMIT = np.float32(2**ACTIVATION_BITS - 1)
+GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
 _DECAY = 0.95
 
 
@@ -121,7 +121,6 @@ class EagerNetwork:
 
     def forward(self, features: Tensor, state: Quantised) -> tuple[Tensor, Tensor]:
         """features f32 [P, F] -> (outputs f32 [P, O], activation maxima f32 [2*depth+1])."""
-        limit = float(_LIMIT)
         maxima: list[Tensor] = []
         self._inputs = [features]
 
@@ -137,8 +136,7 @@ class EagerNetwork:
             h = torch.clamp(h, min=0.0)
             maxima.append(h.amax())
             step = torch.full_like(maxima[-1], state.input_steps[index])
-            q = quantize.quantize_nearest(h, step, ACTIVATION_BITS)
-            self._inputs.append(torch.clamp(q, max=limit))
+            self._inputs.append(quantize.quantize_nearest(h, step, ACTIVATION_BITS))
 
         h = layer(0)
         rectify(h, 1)
@@ -218,7 +216,8 @@ class CompiledNetwork:
                     compiled.quantise_rectified_rows, rows, width, product.numpy(),
                     np.float32(state.weight_steps[index] * state.input_steps[index]),
                     state.biases[index].numpy(), residual,
-                    np.float32(1.0 / state.input_steps[index + 1]), _LIMIT, quantised.numpy(),
+                    np.float32(1.0 / state.input_steps[index + 1]), ACTIVATION_LIMIT,
+                    quantised.numpy(),
                 )
             )  # fmt: skip
             self._inputs.append(quantised)
@@ -251,7 +250,7 @@ class CompiledNetwork:
             gq = self.buffer(f"rounded{g.shape[1]}", rows, g.shape[1])
             self.pool.run(
                 compiled.round_stochastic_rows, rows, g.numpy(), np.float32(1.0 / step),
-                np.uint32(keys[index]), _GRADIENT_LIMIT, gq.numpy(),
+                np.uint32(keys[index]), GRADIENT_LIMIT, gq.numpy(),
             )  # fmt: skip
             weight, bias = views[index]
             weight.copy_(row_products(gq, self._inputs[index]).float())

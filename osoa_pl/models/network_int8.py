@@ -15,14 +15,14 @@ from torch import Tensor
 
 from osoa_pl.arith import compiled, compiled_int8, engines, quantize
 from osoa_pl.models.network import (
+    ACTIVATION_LIMIT,
     GRADIENT_BITS,
+    GRADIENT_LIMIT,
     NetworkShape,
     Quantised,
     row_products,
 )
 
-_LIMIT = np.float32(255.0)
-_GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
 _SHIFT = 128
 
 
@@ -117,7 +117,7 @@ class Int8Network:
                     begin, end, product.numpy(), self._offsets[layer - 1] if layer else nothing,
                     np.float32(state.weight_steps[layer] * state.input_steps[layer]),
                     state.biases[layer].numpy(), stream.numpy(), 1 - layer % 2 if layer else 2,
-                    np.float32(1.0 / state.input_steps[layer + 1]), _LIMIT,
+                    np.float32(1.0 / state.input_steps[layer + 1]), ACTIVATION_LIMIT,
                     self._inputs[layer + 1].numpy(), seen[layer],
                 )  # fmt: skip
             torch._int_mm(
@@ -157,7 +157,7 @@ class Int8Network:
             def run(begin: int, end: int, part: int) -> Tensor:
                 compiled_int8.round_stochastic_rows(
                     begin, end, g.numpy(), np.float32(1.0 / step), np.uint32(keys[index]),
-                    _GRADIENT_LIMIT, gq.numpy(), sums[part],
+                    GRADIENT_LIMIT, gq.numpy(), sums[part],
                 )  # fmt: skip
                 if out is None:
                     # the first layer's inputs have a sign: float32 partial sums
