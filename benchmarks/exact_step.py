@@ -22,7 +22,7 @@ from osoa_pl.arith.engines import use_engine
 from osoa_pl.models import compiled_head
 from osoa_pl.models.checkpoint import DEFAULT, read
 from osoa_pl.models.features import TileBatch, fill_tile, make_batch
-from osoa_pl.models.local_ar_native import NativeLocalAutoregressive
+from osoa_pl.models.local_ar_density import LocalAR
 from osoa_pl.models.zoo import build
 from osoa_pl.online.online import OnlineAdaptation
 
@@ -54,7 +54,8 @@ def exact_step(batch: TileBatch) -> Callable[[], None]:
 def native_step(batch: TileBatch, compiled: bool) -> Callable[[], None]:
     """One native training step, with the eager or the compiled head."""
     exact, _ = build(read(DEFAULT), 3)
-    model = NativeLocalAutoregressive(exact.config, exact.parameters)
+    model = LocalAR(**exact.config.to_dict())
+    model.flat.data.copy_(exact.parameters)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.99), foreach=True)
 
     def step() -> None:
@@ -69,7 +70,7 @@ def native_step(batch: TileBatch, compiled: bool) -> Callable[[], None]:
             )  # fmt: skip
             outputs.backward(gradient / gradient.numel())
         else:
-            model(batch).backward()
+            model.tile_loss(batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 

@@ -2,7 +2,8 @@
 
 A checkpoint `NAME.safetensors` holds, for each kind of pixel it knows (`rgb`, `grey`), the master
 weights, the activation maxima and the optimizer's second moments, all float32, and in its metadata
-the sizes of each model as JSON. No pickles, no class paths. Its model card is `NAME.md` beside it.
+the family and the sizes of each model as JSON. No pickles, no class paths. Its model card is
+`NAME.md` beside it.
 """
 
 from __future__ import annotations
@@ -89,9 +90,9 @@ def find(name: str, sha256: str, explicit: str | None = None) -> Checkpoint:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Sizes of the models in a checkpoint, from its metadata."""
-    models = metadata(checkpoint)["models"]
-    return {kind: dict(config) for kind, config in models.items()}
+    """Family and sizes of the models in a checkpoint, from its metadata."""
+    about = metadata(checkpoint)
+    return {kind: {"family": about["family"], **config} for kind, config in about["models"].items()}
 
 
 def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -103,8 +104,10 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
             raise ValueError("header size")
         header = json.loads(checkpoint.data[8 : 8 + size])
         about = json.loads(header["__metadata__"][METADATA_KEY])
-        if about["format"] != CHECKPOINT_FORMAT or about["family"] != "local_ar":
+        if about["format"] != CHECKPOINT_FORMAT:
             raise CheckpointError(f"{where}: made for another version of osoa_pl")
+        if not isinstance(about["family"], str):
+            raise TypeError("family")
         if not all(isinstance(config, dict) for config in about["models"].values()):
             raise TypeError("models")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from osoa_pl.arith import compiled, noise
-from osoa_pl.errors import CoderError, UsageError
+from osoa_pl.errors import UsageError
 from osoa_pl.models import compiled_head, features, network, network_int8, wavefront
-from osoa_pl.models.base import StreamDecoder
+from osoa_pl.models.base import Engine, StreamDecoder
+from osoa_pl.models.family import Family
 from osoa_pl.models.features import TileBatch
+
+if TYPE_CHECKING:
+    from osoa_pl.models.density import Density
 
 _COPY_START = -5.0  # first logit of every copy component
 _SIZES = {"channels": (1, 3), "width": (4, 512), "depth": (0, 64), "mixtures": (1, 64)}
-_MAX_SCALE = 2.0**40  # sums of products stay below 2^24 steps, so no output overflows
-_MAX_BIAS = 2.0**60
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,18 @@ class LocalConfig:
         inputs = features.feature_count(self.channels)
         return network.NetworkShape(inputs, self.width, self.depth, self.outputs)
 
+    def parameter_count(self) -> int:
+        """Length of the flat vector of weights."""
+        return self.network().parameter_count()
+
+    def maxima_count(self) -> int:
+        """Activation maxima: one for the input of each layer but the first."""
+        return 2 * self.depth + 1
+
+    def problem(self, height: int, width: int) -> str | None:
+        """None: any size can be coded."""
+        return None
+
     def to_dict(self) -> dict[str, int]:
         """Plain form for checkpoint metadata."""
         return asdict(self)
@@ -72,14 +87,6 @@ def initial_parameters(config: LocalConfig, seed: int) -> Tensor:
         bias[3 * k * c + 2 * k : 3 * k * (c + 1)] = torch.linspace(0.5, 2.5, k)
     bias[-len(features.COPIES) :] = _COPY_START
     return flat
-
-
-def _check_range(state: network.Quantised) -> None:
-    """Raises CoderError for weights whose outputs might not be finite: no interval has a NaN."""
-    scales = [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)]
-    largest = torch.stack([bias.abs().amax() for bias in state.biases]).amax().item()
-    if not (max(scales) <= _MAX_SCALE and largest <= _MAX_BIAS):
-        raise CoderError("the model's weights or activations are out of range")
 
 
 class LocalAutoregressive:
@@ -137,7 +144,7 @@ class LocalAutoregressive:
             self._quantised = network.quantise(
                 self.config.network(), self.parameters, self.activation_max, features.FEATURE_STEP
             )
-            _check_range(self._quantised)
+            network.check_range(self._quantised)
         return self._quantised
 
     def _features(self, batch: TileBatch) -> Tensor:
@@ -180,6 +187,11 @@ class LocalAutoregressive:
             self._copies, self.channels, self.config.mixtures, start, frequency,
         )  # fmt: skip
         return start, frequency
+
+    def bits(self, batch: TileBatch, seed: int, counter: int) -> float:
+        """Ideal code length of the batch in bits: -log2 of its intervals' shares."""
+        _, frequency = self.intervals(batch)
+        return float((self.precision - np.log2(frequency)).sum(dtype=np.float64))
 
     def order(self, batch: TileBatch, stream: int, streams: int) -> np.ndarray:
         """Pixel indices of one stream in coding order, int64."""
@@ -250,3 +262,28 @@ class LocalAutoregressive:
             self.activation_max = network.next_activation_max(self.activation_max, self._seen)
         self._seen = None
         self.stepped()
+
+
+def _build(
+    config: LocalConfig,
+    parameters: Tensor,
+    activation_max: Tensor,
+    engine: Engine | None,
+    threads: int | None,
+) -> LocalAutoregressive:
+    from osoa_pl.models.known_answers import check_compiled
+    from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
+
+    if engine == "eager" or parameters.device.type != "cpu":
+        return EagerLocalAutoregressive(config, parameters, activation_max)
+    check_compiled(config.channels)
+    return LocalAutoregressive(config, parameters, activation_max, threads=threads)
+
+
+def _density(config: LocalConfig) -> Density:
+    from osoa_pl.models.local_ar_density import LocalAR
+
+    return LocalAR(config.channels, config.width, config.depth, config.mixtures)
+
+
+FAMILY = Family("local_ar", LocalConfig, _build, _density)

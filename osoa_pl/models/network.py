@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from osoa_pl.arith import compiled, contract, engines, quantize
-from osoa_pl.errors import UsageError
+from osoa_pl.errors import CoderError, UsageError
 
 ACTIVATION_BITS = 8
 WEIGHT_BITS = 9
@@ -29,6 +29,8 @@ MAX_FAN = 128  # 128 * 255 * 511 < 2^24: float32 is exact by this bound alone
 ACTIVATION_LIMIT = np.float32(2**ACTIVATION_BITS - 1)
 GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
 _DECAY = 0.95
+_MAX_SCALE = 2.0**40  # sums of products stay below 2^31 steps, so no output overflows
+_MAX_BIAS = 2.0**60
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,16 @@ class NetworkShape:
 
     def views(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(weight [out, in], bias [out]) of each layer as views into a flat vector."""
-        views, at = [], 0
-        for o, i in self.layers():
-            views.append((flat[at : at + o * i].view(o, i), flat[at + o * i : at + o * i + o]))
-            at += o * i + o
-        return views
+        return layer_views(self.layers(), flat)
+
+
+def layer_views(layers: list[tuple[int, int]], flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """(weight [out, in], bias [out]) of layers (out, in) that lie one after another in `flat`."""
+    views, at = [], 0
+    for o, i in layers:
+        views.append((flat[at : at + o * i].view(o, i), flat[at + o * i : at + o * i + o]))
+        at += o * i + o
+    return views
 
 
 @dataclass
@@ -85,16 +92,63 @@ def quantise(
     shape: NetworkShape, flat: Tensor, activation_max: Tensor, feature_step: float
 ) -> Quantised:
     """Round the master weights; activation_max f32 [2*depth+1] gives the frozen input scales."""
+    steps = [float(quantize.power_of_two_step(m, ACTIVATION_BITS)) for m in activation_max]
+    return quantise_layers(shape.views(flat), [feature_step, *steps])
+
+
+def quantise_layers(views: list[tuple[Tensor, Tensor]], input_steps: list[float]) -> Quantised:
+    """Round weights to 9 bits at their exact maximum; biases stay as they are."""
     weights, biases, steps = [], [], []
-    for weight, bias in shape.views(flat):
+    for weight, bias in views:
         step = quantize.power_of_two_step(weight.abs().amax(), WEIGHT_BITS)
         weights.append(quantize.quantize_nearest(weight, step, WEIGHT_BITS))
         biases.append(bias.clone())
         steps.append(float(step))
-    inputs = [
-        float(quantize.power_of_two_step(maximum, ACTIVATION_BITS)) for maximum in activation_max
-    ]
-    return Quantised(weights, biases, steps, [feature_step, *inputs])
+    return Quantised(weights, biases, steps, input_steps)
+
+
+def check_range(state: Quantised) -> None:
+    """Raises CoderError for weights whose outputs might not be finite: no interval has a NaN."""
+    scales = [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)]
+    largest = torch.stack([bias.abs().amax() for bias in state.biases]).amax().item()
+    if not (max(scales) <= _MAX_SCALE and largest <= _MAX_BIAS):
+        raise CoderError("the model's weights or activations are out of range")
+
+
+def linear_forward(
+    x: Tensor, state: Quantised, index: int, input_bits: int = ACTIVATION_BITS
+) -> Tensor:
+    """Layer `index` of integer-valued inputs f32 [P, in], at most 2^input_bits: f32 [P, out]."""
+    scale = state.weight_steps[index] * state.input_steps[index]
+    bits = (input_bits, WEIGHT_BITS)
+    return contract.linear(x, state.weights[index], scale, bits=bits) + state.biases[index]
+
+
+def linear_backward(
+    g: Tensor,
+    x: Tensor,
+    state: Quantised,
+    index: int,
+    key: int,
+    into: tuple[Tensor, Tensor],
+    input_bits: int = ACTIVATION_BITS,
+) -> Tensor:
+    """Gradients of layer `index`, whose result has the gradient g f32 [P, out].
+
+    g is rounded stochastically under `key`; the gradients of weight and bias are written to
+    `into`, that of the input x f32 [P, in] comes back, but for the first layer (then g does).
+    """
+    step = quantize.power_of_two_step(g.abs().amax(), GRADIENT_BITS)
+    gq = quantize.quantize_stochastic(g, step, GRADIENT_BITS, key)
+    s = float(step)
+    weight, bias = into
+    scale, bits = s * state.input_steps[index], (GRADIENT_BITS, input_bits)
+    weight.copy_(contract.linear_grad_weight(gq, x, scale, bits=bits))
+    bias.copy_(contract.bias_gradient(gq, s))
+    if index == 0:
+        return g
+    scale, bits = s * state.weight_steps[index], (GRADIENT_BITS, WEIGHT_BITS)
+    return contract.linear_grad_input(gq, state.weights[index], scale, bits=bits)
 
 
 def next_activation_max(current: Tensor, seen: Tensor) -> Tensor:
@@ -125,12 +179,7 @@ class EagerNetwork:
         self._inputs = [features]
 
         def layer(index: int) -> Tensor:
-            scale = state.weight_steps[index] * state.input_steps[index]
-            product = contract.linear(
-                self._inputs[index], state.weights[index], scale,
-                bits=(ACTIVATION_BITS, WEIGHT_BITS),
-            )  # fmt: skip
-            return product + state.biases[index]
+            return linear_forward(self._inputs[index], state, index)
 
         def rectify(h: Tensor, index: int) -> None:
             h = torch.clamp(h, min=0.0)
@@ -151,35 +200,19 @@ class EagerNetwork:
         flat = torch.zeros(self.shape.parameter_count(), device=gradient.device)
         views = self.shape.views(flat)
 
-        def layer(index: int, g: Tensor, need_input: bool) -> Tensor:
-            step = quantize.power_of_two_step(g.abs().amax(), GRADIENT_BITS)
-            gq = quantize.quantize_stochastic(g, step, GRADIENT_BITS, keys[index])
-            s = float(step)
-            weight, bias = views[index]
-            weight.copy_(
-                contract.linear_grad_weight(
-                    gq, self._inputs[index], s * state.input_steps[index],
-                    bits=(GRADIENT_BITS, ACTIVATION_BITS),
-                )
-            )  # fmt: skip
-            bias.copy_(contract.bias_gradient(gq, s))
-            if not need_input:
-                return g
-            return contract.linear_grad_input(
-                gq, state.weights[index], s * state.weight_steps[index],
-                bits=(GRADIENT_BITS, WEIGHT_BITS),
-            )  # fmt: skip
+        def layer(index: int, g: Tensor) -> Tensor:
+            return linear_backward(g, self._inputs[index], state, index, keys[index], views[index])
 
         def mask(g: Tensor, index: int) -> Tensor:
             return torch.where(self._inputs[index] > 0, g, torch.zeros_like(g))
 
         last = 2 * self.shape.depth + 1
-        gh = mask(layer(last, gradient, True), last)
+        gh = mask(layer(last, gradient), last)
         for block in reversed(range(self.shape.depth)):
             b, a = 2 * block + 2, 2 * block + 1
-            gt = mask(layer(b, gh, True), b)
-            gh = gh + mask(layer(a, gt, True), a)
-        layer(0, gh, False)
+            gt = mask(layer(b, gh), b)
+            gh = gh + mask(layer(a, gt), a)
+        layer(0, gh)
         return flat
 
 

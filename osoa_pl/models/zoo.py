@@ -1,9 +1,10 @@
-"""From checkpoints to models and back: the name of a kind of pixel leads to a constructor."""
+"""From a checkpoint to a model and back: its family and the kind of pixel lead to a constructor."""
 
 from __future__ import annotations
 
 import json
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,11 @@ from safetensors.numpy import save as save_tensors
 from torch import Tensor
 
 from osoa_pl.errors import CheckpointError, CoderError, UsageError
+from osoa_pl.models import family as families
+from osoa_pl.models.base import Engine, Model
 from osoa_pl.models.checkpoint import CHECKPOINT_FORMAT, METADATA_KEY, Checkpoint, metadata
-from osoa_pl.models.known_answers import check_compiled
-from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig
-from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
+from osoa_pl.models.family import Config, Family
 
-Engine = Literal["compiled", "eager"]
 KINDS = {1: "grey", 3: "rgb"}
 
 
@@ -29,7 +29,7 @@ def build(
     engine: Engine | None = None,
     device: str = "cpu",
     threads: int | None = None,
-) -> tuple[LocalAutoregressive, Tensor]:
+) -> tuple[Model, Tensor]:
     """A new model at theta_0 for pixels of `channels` samples, and its second moments.
 
     engine: `compiled` on the CPU and `eager` elsewhere unless given; both have the same bits.
@@ -38,46 +38,59 @@ def build(
     or has no model for such pixels.
     """
     kind = KINDS[channels]
-    config, tensors = _parse(checkpoint, kind)
+    family, config, tensors = _parse(checkpoint, kind)
     parameters = torch.from_numpy(tensors[f"{kind}.parameters"].copy()).to(device)
     maxima = torch.from_numpy(tensors[f"{kind}.activation_max"].copy()).to(device)
     moment = torch.from_numpy(tensors[f"{kind}.second_moment"].copy()).to(device)
     try:
-        if engine == "eager" or device != "cpu":
-            model: LocalAutoregressive = EagerLocalAutoregressive(config, parameters, maxima)
-        else:
-            check_compiled(channels)
-            model = LocalAutoregressive(config, parameters, maxima, threads=threads)
+        model = family.build(config, parameters, maxima, engine, threads)
         model.prepare()
     except (UsageError, CoderError) as error:
         raise CheckpointError(f"checkpoint {checkpoint.name}: {error}") from None
     return model, moment
 
 
-def pack(models: dict[str, tuple[LocalConfig, Tensor, Tensor, Tensor]]) -> bytes:
+def check_sizes(checkpoint: Checkpoint, channels: int, shapes: Iterable[tuple[int, int]]) -> None:
+    """Raises UsageError where the model cannot code an image of one of these (height, width)."""
+    _, config, _ = _parse(checkpoint, KINDS[channels])
+    for height, width in dict.fromkeys(shapes):
+        if problem := config.problem(height, width):
+            raise UsageError(f"checkpoint {checkpoint.name}: {problem}")
+
+
+def settings(checkpoint: Checkpoint) -> Mapping[str, int]:
+    """The sizes of batches and segments that suit the checkpoint's family."""
+    return families.find(metadata(checkpoint)["family"]).settings
+
+
+def pack(
+    models: Mapping[str, tuple[Config, Tensor, Tensor, Tensor]], family: str = "local_ar"
+) -> bytes:
     """A checkpoint's bytes from kind -> (config, parameters, activation_max, second_moment)."""
     tensors: dict[str, np.ndarray] = {}
-    configs: dict[str, dict[str, int]] = {}
+    configs: dict[str, dict[str, Any]] = {}
     for kind, (config, parameters, maxima, moment) in models.items():
         configs[kind] = config.to_dict()
         tensors[f"{kind}.parameters"] = parameters.numpy()
         tensors[f"{kind}.activation_max"] = maxima.numpy()
         tensors[f"{kind}.second_moment"] = moment.numpy()
-    about = {"format": CHECKPOINT_FORMAT, "family": "local_ar", "models": configs}
+    about = {"format": CHECKPOINT_FORMAT, "family": family, "models": configs}
     return save_tensors(tensors, {METADATA_KEY: json.dumps(about, sort_keys=True)})
 
 
-def _parse(checkpoint: Checkpoint, kind: str) -> tuple[LocalConfig, dict[str, np.ndarray]]:
+def _parse(checkpoint: Checkpoint, kind: str) -> tuple[Family, Any, dict[str, np.ndarray]]:
     where = f"checkpoint {checkpoint.name}"
-    models = metadata(checkpoint)["models"]
+    about = metadata(checkpoint)
+    models = about["models"]
     if kind not in models:
         raise CheckpointError(f"{where}: has no model for {kind} pixels ({', '.join(models)})")
+    family = families.find(about["family"])
     try:
-        config = LocalConfig(**models[kind])
+        config = family.config(**models[kind])
         expected = {
-            f"{kind}.parameters": config.network().parameter_count(),
-            f"{kind}.second_moment": config.network().parameter_count(),
-            f"{kind}.activation_max": 2 * config.depth + 1,
+            f"{kind}.parameters": config.parameter_count(),
+            f"{kind}.second_moment": config.parameter_count(),
+            f"{kind}.activation_max": config.maxima_count(),
         }
         tensors = load_tensors(checkpoint.data)
     except (SafetensorError, TypeError, ValueError, KeyError) as error:
@@ -92,4 +105,4 @@ def _parse(checkpoint: Checkpoint, kind: str) -> tuple[LocalConfig, dict[str, np
             raise CheckpointError(f"{where}: tensor {name!r} has negative values")
     if config.channels != {v: k for k, v in KINDS.items()}[kind]:
         raise CheckpointError(f"{where}: model {kind!r} has {config.channels} channels")
-    return config, tensors
+    return family, config, tensors
