@@ -58,9 +58,10 @@ def sequence_rates(
     starts, freqs = start.reshape(-1).astype(np.uint32), freq.reshape(-1).astype(np.uint32)
     for _ in range(rounds):
         begin = time.perf_counter()
-        head, words = rans_numba.push_sequence(starts, freqs, precision)
+        message = rans.base_message(1)
+        rans_numba.push_sequence(message, starts, freqs, precision)
         best_push = min(best_push, time.perf_counter() - begin)
-        head, tail, size = rans_numba.unflatten_lane(rans_numba.flatten_lane(head, words))
+        head, tail, size = rans_numba.unflatten_lane(rans.flatten(message))
         begin = time.perf_counter()
         end, left = pop_sequence(head, tail, size, starts, freqs, precision)
         best_pop = min(best_pop, time.perf_counter() - begin)

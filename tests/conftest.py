@@ -8,6 +8,8 @@ import torch
 from hypothesis import settings
 
 from osoa_pl.models.local_ar import LocalConfig, initial_parameters
+from osoa_pl.models.vae import VAEConfig
+from osoa_pl.models.vae import initial_parameters as vae_parameters
 from osoa_pl.models.zoo import pack
 
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -19,6 +21,16 @@ def small_model(channels: int) -> tuple[LocalConfig, torch.Tensor, torch.Tensor,
     config = LocalConfig(channels, width=16, depth=1, mixtures=2)
     parameters = initial_parameters(config, seed=channels)
     return config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
+
+
+def small_vae(
+    likelihood: str = "bernoulli",
+) -> tuple[VAEConfig, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(config, parameters, activation maxima, second moments) of a tiny untrained VAE."""
+    config = VAEConfig(6, 7, hidden=12, latent=5, likelihood=likelihood, latent_bits=8)
+    parameters = vae_parameters(config, seed=3) * 1.5
+    config.views(parameters)[1][1][config.latent :] -= 1.5  # posteriors narrower than the prior
+    return config, parameters, torch.full((2,), 2.0), torch.full_like(parameters, 1e-6)
 
 
 def picture(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:

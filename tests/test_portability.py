@@ -33,6 +33,11 @@ GOLDEN = {
         "pixels": "227ccb28d4c4b24b8447652c4c2e90feb8e854ef63349b99bf7ca62e08e28628",
         "state": "9e3847ae5c00cb7a4ac498772b66ae70",
     },
+    "latent": {
+        "segments": "7b47f37ba1aa22749f85ffaa7546eac8fa3e3f322552ef0c261891b880ab13f7",
+        "pixels": "d5aa2ec0836019eca33ef8b7f22d0587796ae4346cd0a7244b4b00d63032b9d2",
+        "state": "9722a83bd3f7ac94c20ec2ba200e0d6a",
+    },
 }
 OPTIMIZER = "133b43078b3ab092cf8e2358aaa2a0b5a4c7eb7aede39ba8c5714f7d840ea2b5"
 LAYERS = "893340e4923e568532bdf1f6007b598b"  # GOLDEN_FIRST of arith/test_trajectory.py
@@ -42,6 +47,8 @@ FULL = (
     "--decode {} --archive --layers",
     "--threads 2 --model eager --onednn off",
     "--threads 2 --engine float64 --decode {}",
+    "--collection latent --threads 2 --decode {}",
+    "--collection latent --model eager --engine float64",
 )
 ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "as found": (
@@ -54,6 +61,9 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             "--model eager --threads 2 --engine float64",
             "--model eager --collection tiny --decode {}",
             "--engine float64 --collection tiny --decode {}",
+            "--collection latent --engine int8 --decode {}",
+            "--collection latent --onednn off --threads 2",
+            "--collection latent --model eager --decode {}",
         ),
     ),
     "plain kernels": (
@@ -76,7 +86,11 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "compiled for any x86-64": ({"NUMBA_CPU_NAME": "generic"}, FULL[:1]),
     "not compiled": (
         {"NUMBA_DISABLE_JIT": "1"},
-        ("--collection tiny --decode {}", "--collection tiny --threads 2 --engine float64"),
+        (
+            "--collection tiny --decode {}",
+            "--collection tiny --threads 2 --engine float64",
+            "--collection latent --decode {}",
+        ),
     ),
 }
 _LEVELS = {"default": 0, "avx2": 1, "avx512": 2}
@@ -99,7 +113,7 @@ def trajectories(environment: dict[str, str], lines: list[str]) -> list[dict[str
 def check(found: dict[str, Any]) -> None:
     """Every digest of one run is the stored one."""
     options = found["options"]
-    golden = GOLDEN["tiny" if "tiny" in options else "short"]
+    golden = next((GOLDEN[name] for name in GOLDEN if name in options), GOLDEN["short"])
     assert found["segments"] == golden["segments"], options
     assert found["states"][-1] == golden["state"], options
     assert found["optimizer"] == OPTIMIZER, options
@@ -112,11 +126,12 @@ def check(found: dict[str, Any]) -> None:
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Segments and an archive made in the environment as it is; their digests."""
     folder = tmp_path_factory.mktemp("portability")
-    lines = [f"--write {folder} --archive", f"--write {folder} --collection tiny"]
-    first, second = trajectories({}, lines)
-    check(first)
-    check(second)
-    return folder, first
+    lines = [f"--write {folder} --archive"]
+    lines += [f"--write {folder} --collection {name}" for name in ("tiny", "latent")]
+    found = trajectories({}, lines)
+    for run in found:
+        check(run)
+    return folder, found[0]
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
@@ -141,6 +156,7 @@ def test_the_bytes_do_not_depend_on_the_device(written):
     folder, _ = written
     on_cuda = "--device cuda --model eager"
     lines = [on_cuda, f"{on_cuda} --collection tiny --decode {folder}"]
+    lines.append(f"{on_cuda} --collection latent --decode {folder}")
     for found in trajectories({}, lines):
         check(found)
 

@@ -301,9 +301,17 @@ def sigmoid_table() -> Tensor:
 
 
 @functools.lru_cache(maxsize=1)
-def _normal_table() -> Tensor:
+def normal_table() -> Tensor:
+    """int64 (4098,): round(2^30 * normal_cdf((i - 2048) / 256)). Shared: do not change it."""
     x = torch.arange(-2048, 2050, dtype=torch.float64) * (1 / 256)
     return (normal_cdf(x) * 2.0**30).round_().to(torch.int64)
+
+
+@functools.lru_cache(maxsize=1)
+def logistic_table() -> Tensor:
+    """int64 (8194,): round(2^30 * sigmoid((i - 4096) / 256)). Shared: do not change it."""
+    x = torch.arange(-4096, 4098, dtype=torch.float64) * (1 / 256)
+    return (sigmoid(x) * 2.0**30).round_().to(torch.int64)
 
 
 def fixed_normal_cdf(x: Tensor) -> Tensor:
@@ -314,7 +322,7 @@ def fixed_normal_cdf(x: Tensor) -> Tensor:
     """
     if x.dtype != torch.int64:
         raise UsageError(f"fixed normal CDF: found {x.dtype} (expected torch.int64)")
-    table = _normal_table().to(x.device)
+    table = normal_table().to(x.device)
     shifted = x.clamp(-(8 << 16), 8 << 16).add_(8 << 16)
     cell, part = shifted.bitwise_right_shift(8), shifted.bitwise_and(255)
     left = table[cell]

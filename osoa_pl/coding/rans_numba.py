@@ -146,6 +146,7 @@ def advance_lanes(
     check_advance(needed >= 0, needed, tail)
     words = tail.reserve(1)  # one more: the word at `size` is read and dropped
     tail.size = int(_refill_lanes(state, decoded, words, tail.size))
+    tail.lowest = min(tail.lowest, tail.size)
 
 
 def _rows(
@@ -159,31 +160,24 @@ def _rows(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _push_sequence(start, freq, precision):  # type: ignore[no-untyped-def]
-    head, size = _LOWER, np.int64(0)
-    words = np.empty(64 + start.size // 8, np.uint32)
+def _push_sequence(head, words, size, start, freq, precision):  # type: ignore[no-untyped-def]
     total = np.int64(1) << precision
     for index in range(start.size - 1, -1, -1):
         first, width = np.int64(start[index]), np.int64(freq[index])
         if width < 1 or first < 0 or width > total - first:
-            return head, words[:0], index
-        if size == words.size:
-            grown = np.empty(2 * words.size, np.uint32)
-            grown[:size] = words
-            words = grown
+            return head, size, index
         head, size = push_scalar(head, words, size, first, width, precision)
-    return head, words[:size].copy(), np.int64(-1)
+    return head, size, np.int64(-1)
 
 
 def push_sequence(
-    start: IntegerLike, freq: IntegerLike, precision: int
-) -> tuple[np.uint64, UInt32Array]:
-    """Push a sequence on one lane, from the base state, the last symbol first.
+    message: rans.Message, start: IntegerLike, freq: IntegerLike, precision: int
+) -> None:
+    """Push a sequence on the first lane of a message, in place, the last symbol first.
 
     So popping yields the symbols first to last. `start`, `freq`: integers, shape (n,), one
-    interval of [0, 2^precision) a symbol. Returns the head and the stack's words, bottom first:
-    `unflatten_lane(flatten_lane(head, words))` gives them back. Raises CoderError as
-    `rans.push_intervals` does, naming the symbol.
+    interval of [0, 2^precision) a symbol. Raises CoderError as `rans.push_intervals` does, naming
+    the symbol; the message is then spoilt.
     """
     starts, freqs = np.asarray(start), np.asarray(freq)
     for name, values in (("start", starts), ("freq", freqs)):
@@ -193,20 +187,16 @@ def push_sequence(
                 f"{values.dtype} of shape {values.shape}"
             )
     bits = check_precision(precision)
-    head, words, wrong = _push_sequence(
-        np.ascontiguousarray(starts), np.ascontiguousarray(freqs), bits
+    head, tail = message
+    words = tail.reserve(len(starts) + 1)  # a symbol of at most 28 bits moves at most one word
+    head[0], tail.size, wrong = _push_sequence(
+        head[0], words, tail.size, np.ascontiguousarray(starts), np.ascontiguousarray(freqs), bits
     )
     if wrong >= 0:
         raise CoderError(
             f"symbol {wrong}: start {starts[wrong]}, freq {freqs[wrong]} is no interval of "
             f"[0, {1 << bits}) with freq >= 1"
         )
-    return np.uint64(head), words
-
-
-def flatten_lane(head: np.uint64, words: UInt32Array) -> UInt32Array:
-    """One lane's message as words: `rans.flatten`'s form; 0 words for no symbols."""
-    return rans.join_words(int(head), words)
 
 
 def unflatten_lane(words: UInt32Array) -> tuple[np.uint64, UInt32Array, int]:

@@ -18,15 +18,17 @@ class WordStack:
 
     `words[:size]` is the content, bottom first; the rest of the buffer is undefined. `engine`
     names the code that runs the verbs on a message with this tail; it never changes a word.
+    `lowest` is the smallest size since it was last set: words below it were never touched.
     """
 
-    __slots__ = ("engine", "size", "words")
+    __slots__ = ("engine", "lowest", "size", "words")
 
     def __init__(self, words: UInt32Array | None = None, engine: Engine = "numpy") -> None:
         if engine not in ("numpy", "numba"):
             raise CoderError(f"unknown engine {engine!r} (known: 'numpy', 'numba')")
         self.words: UInt32Array = np.empty(64, np.uint32) if words is None else words
         self.size: int = 0 if words is None else len(words)
+        self.lowest: int = self.size
         self.engine: Engine = engine
 
     def __len__(self) -> int:
@@ -53,6 +55,7 @@ class WordStack:
                 f"message exhausted: {count} words needed, {self.size} left on the stack"
             )
         self.size -= count
+        self.lowest = min(self.lowest, self.size)
         return self.words[self.size : self.size + count][::-1]
 
     def content(self) -> UInt32Array:

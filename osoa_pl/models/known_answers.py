@@ -13,13 +13,23 @@ import torch
 
 from osoa_pl.arith.engines import check_rounding
 from osoa_pl.coding import rans_numba
+from osoa_pl.coding.bitsback import initial_message, is_initial
+from osoa_pl.coding.rans import base_message, copy_message, message_equal
 from osoa_pl.errors import PortabilityError
 from osoa_pl.models.base import StreamDecoder
 from osoa_pl.models.features import TileBatch, fill_tile, make_batch
 from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig, initial_parameters
 from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
+from osoa_pl.models.vae import VAEConfig, VariationalAutoencoder
+from osoa_pl.models.vae import initial_parameters as vae_parameters
+from osoa_pl.models.vae_eager import EagerVariationalAutoencoder
 
 _SHAPES = [(6, 9), (3, 1)]
+_DIFFERENT = "compiled kernels differ from the eager path on this machine"
+_STALE = (
+    "`osoa doctor` shows which; a stale numba cache is the usual cause: "
+    "remove __pycache__ below the package"
+)
 
 
 def _batch(channels: int) -> TileBatch:
@@ -29,6 +39,38 @@ def _batch(channels: int) -> TileBatch:
         pixels = (37 * x + 91 * y + 50 * c + x * y * 7 + 200 * index) % 256
         fill_tile(batch, index, pixels.astype(np.uint8))
     return batch
+
+
+@cache
+def check_compiled_vae(likelihood: str) -> None:
+    """Raises PortabilityError where a kernel of the VAE differs from the eager path."""
+    rans_numba.check_engine()
+    check_rounding()
+    config = VAEConfig(6, 5, 1, hidden=8, latent=4, likelihood=likelihood, latent_bits=8)
+    parameters = vae_parameters(config, seed=0) * 2.0
+    made = [
+        kind(config, parameters.clone(), torch.full((2,), 2.0))
+        for kind in (VariationalAutoencoder, EagerVariationalAutoencoder)
+    ]
+    levels = made[0].likelihood.levels
+    y, x, n = np.mgrid[0:6, 0:5, 0:3]
+    images = ((37 * x + 91 * y + x * y * 7 + 50 * n) % 256 * levels // 256).astype(np.uint8)
+    words = np.arange(1, 65, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    batch = make_batch([(6, 5)] * 3, 1, [None] * 3)
+    for index in range(3):
+        fill_tile(batch, index, images[:, :, index : index + 1])
+    messages, same = [], True
+    for model in made:
+        message = initial_message(words)
+        model.push([model.record(batch)], message, 0, 1)
+        messages.append(message)
+        found = make_batch([(6, 5)] * 3, 1, [None] * 3)
+        copy = copy_message(message)
+        model.pop(found, [copy])
+        same = same and np.array_equal(found.buffer, batch.buffer) and is_initial(copy, words)
+    same = same and message_equal(*messages)
+    if not same or not torch.equal(made[0].gradient(batch, 1, 2), made[1].gradient(batch, 1, 2)):
+        raise PortabilityError(_DIFFERENT, hint=_STALE)
 
 
 @cache
@@ -48,17 +90,15 @@ def check_compiled(channels: int) -> None:
     same = np.array_equal(start, expected[0]) and np.array_equal(frequency, expected[1])
     same = same and torch.equal(fast.gradient(batch, 1, 2), slow.gradient(batch, 1, 2))
     order = fast.order(batch, 0, 1)
-    head, words = rans_numba.push_sequence(
-        start[order].reshape(-1), frequency[order].reshape(-1), fast.precision
+    message = base_message(1)
+    rans_numba.push_sequence(
+        message, start[order].reshape(-1), frequency[order].reshape(-1), fast.precision
     )
+    words = message.tail.content()
     decoder = StreamDecoder(
-        np.array([head]), words.copy(), np.array([0, len(words)]), np.array([len(words)])
+        message.head.copy(), words, np.array([0, len(words)]), np.array([len(words)])
     )
     found = make_batch(_SHAPES, channels, [None] * len(_SHAPES))
     same = same and fast.decode(found, decoder)
     if not same or not np.array_equal(found.buffer, batch.buffer):
-        raise PortabilityError(
-            "compiled kernels differ from the eager path on this machine",
-            hint="`osoa doctor` shows which; a stale numba cache is the usual cause: "
-            "remove __pycache__ below the package",
-        )
+        raise PortabilityError(_DIFFERENT, hint=_STALE)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from osoa_pl.models.base import DirectModel
+from osoa_pl.models.base import Model
 from osoa_pl.models.features import TileBatch
 
 
@@ -19,7 +20,7 @@ class NoAdaptation:
         """The manifest entry."""
         return {"name": self.name}
 
-    def start(self, model: DirectModel, second_moment: Tensor, seed: int) -> None:
+    def start(self, model: Model, second_moment: Tensor, seed: int) -> None:
         """Nothing to prepare."""
 
     def adapt(self, batch: TileBatch) -> None:
@@ -28,3 +29,10 @@ class NoAdaptation:
     def state(self) -> list[Tensor]:
         """Nothing adaptive."""
         return []
+
+    def snapshot(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Nothing to continue from."""

@@ -6,13 +6,14 @@ same pixels, weights and noise, hence the same next weights.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from osoa_pl.arith.optim import Adam, clip_by_exact_norm
 from osoa_pl.errors import UsageError
-from osoa_pl.models.base import DirectModel
+from osoa_pl.models.base import Model
 from osoa_pl.models.features import TileBatch
 
 MAX_STEP_SIZE = 0.1  # far above what helps; larger ones only diverge
@@ -64,7 +65,7 @@ class OnlineAdaptation:
             "clip": self.clip,
         }
 
-    def start(self, model: DirectModel, second_moment: Tensor, seed: int) -> None:
+    def start(self, model: Model, second_moment: Tensor, seed: int) -> None:
         """Begin a trajectory at theta_0."""
         self._model, self._seed, self._count = model, seed, 0
         self._adam = Adam(
@@ -84,3 +85,13 @@ class OnlineAdaptation:
     def state(self) -> list[Tensor]:
         """Adam's two moments."""
         return list(self._adam.state_tensors())
+
+    def snapshot(self) -> dict[str, Any]:
+        """Adam's moments and counters, and the number of updates."""
+        moments = [tensor.detach().clone() for tensor in self._adam.state_tensors()]
+        return {"moments": moments, "counters": self._adam.counters(), "updates": self._count}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Continue from a `snapshot`."""
+        self._adam.load(snapshot["moments"], snapshot["counters"])
+        self._count = int(snapshot["updates"])

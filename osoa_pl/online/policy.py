@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from osoa_pl.errors import ArchiveError
-from osoa_pl.models.base import DirectModel
+from osoa_pl.models.base import Model
 from osoa_pl.models.features import TileBatch
 
 
@@ -24,7 +24,7 @@ class Policy(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """The manifest entry that `from_manifest` reads back."""
 
-    def start(self, model: DirectModel, second_moment: Tensor, seed: int) -> None:
+    def start(self, model: Model, second_moment: Tensor, seed: int) -> None:
         """Begin a trajectory at theta_0 with the checkpoint's second moments."""
 
     def adapt(self, batch: TileBatch) -> None:
@@ -32,6 +32,12 @@ class Policy(Protocol):
 
     def state(self) -> list[Tensor]:
         """The policy's own part of the adaptive state (moments), in a fixed order."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Copies of all that changes in `adapt`, the model apart: tensors and numbers."""
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Continue from a `snapshot`; call it after `start`."""
 
 
 def from_manifest(entry: Mapping[str, Any]) -> Policy:

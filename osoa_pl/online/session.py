@@ -1,9 +1,12 @@
 """The algorithm: code batch t with theta_t, step on it, go on; and its mirror for decoding.
 
-One loop (`Session._run`) holds the trajectory for both directions. It differs only in the coder it
-is given: the encoder's `code` turns known pixels into intervals, the decoder's `code` fills the
-pixels in. Pushes happen at a segment's end, last symbol first, because rANS is a stack.
-Every segment carries a digest of its pixels and of the adaptive state after it.
+Both directions take the same two moves, `_code` and `_step`. They differ only in the coder that
+`_code` is given: an encoder reads the pixels, a decoder fills them in. Words are made at a
+segment's end, last symbol first, because rANS is a stack. Every segment carries a digest of its
+pixels and of the adaptive state after it.
+
+Encoding, a caller may make each move itself: `begin`, then `code` and `step` in turn (the Trainer
+does), with `snapshot` and `restore` between segments.
 """
 
 from __future__ import annotations
@@ -11,22 +14,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from osoa_pl.arith.engines import check_rounding
 from osoa_pl.arith.optim import state_digest
-from osoa_pl.coding.rans_numba import flatten_lane, push_sequence, unflatten_lane
-from osoa_pl.errors import CoderError, DamagedArchiveError, InputError, PortabilityError
+from osoa_pl.errors import DamagedArchiveError, InputError, PortabilityError, UsageError
 from osoa_pl.format.segment import SegmentHeader
-from osoa_pl.models.base import DirectModel, StreamDecoder
+from osoa_pl.models.base import Model
 from osoa_pl.models.features import RADIUS, TileBatch, fill_tile, make_batch
-from osoa_pl.online.plan import BatchSettings, Tile, segments
+from osoa_pl.online import coders
+from osoa_pl.online.coders import Decoder, Encoder
+from osoa_pl.online.plan import BatchSettings, Tile, batches, segments
 from osoa_pl.online.policy import Policy
-
-_BASE_STATE = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,12 @@ class Segment:
     streams: list[np.ndarray]
     pixels: int
     ideal_bits: float
-    """Sum of -log2(frequency) over the segment's symbols; 0 when decoding."""
+    """Direct models: sum of -log2(frequency) over the symbols. Latent models: the negative ELBO
+    where the session measures, else 0."""
+    batch_bits: tuple[float, ...] = ()
+    """By how much each batch made the message grow."""
+    initial_bits: float = 0.0
+    """Bits-back: what the chains began with, part of the code words."""
 
     @property
     def code_bytes(self) -> int:
@@ -45,109 +52,50 @@ class Segment:
         return 4 * sum(len(words) for words in self.streams)
 
 
-class _Coder(Protocol):
-    def code(self, batch: TileBatch, tiles: Sequence[Tile]) -> None: ...
+@dataclass(frozen=True)
+class CodedBatch:
+    """One batch as the encoder has taken it, before its step."""
+
+    number: int
+    segment: int
+    batch: TileBatch
+    ideal_bits: float
 
 
-class _Encoder:
-    """Fills batches from the images and collects each stream's intervals."""
+class _Images:
+    """The images in order, one in memory; rows are asked for with rising image numbers."""
 
-    def __init__(self, model: DirectModel, images: Iterator[np.ndarray], streams: int) -> None:
-        self._model, self._images, self._streams = model, images, streams
+    def __init__(self, images: Iterable[np.ndarray], channels: int) -> None:
+        self._source, self._channels = iter(images), channels
         self._image = np.zeros((0, 0, 0), np.uint8)
         self._number = -1
-        self.begin()
 
-    def begin(self) -> None:
-        self._starts: list[list[np.ndarray]] = [[] for _ in range(self._streams)]
-        self._frequencies: list[list[np.ndarray]] = [[] for _ in range(self._streams)]
-        self.ideal_bits = 0.0
-
-    def _rows(self, tile: Tile) -> np.ndarray:
-        if tile.image != self._number:
-            image = next(self._images, None)
+    def rows(self, tile: Tile) -> np.ndarray:
+        """Pixels uint8 [h, w, c] of a tile; raises InputError where they are not as announced."""
+        while self._number < tile.image:
+            image = next(self._source, None)
             if image is None:
                 raise InputError(f"image {tile.image} is missing: fewer images than announced")
-            self._image, self._number = image, tile.image
-        expected = (tile.width, self._model.channels)
-        found = self._image.shape
+            self._image, self._number = image, self._number + 1
+        expected, found = (tile.width, self._channels), self._image.shape
         if found[1:] != expected or found[0] < tile.row + tile.height:
             raise InputError(f"image {tile.image} has shape {found}, not the announced one")
         if self._image.dtype != np.uint8:
             raise InputError(f"image {tile.image}: {self._image.dtype} (expected uint8)")
         return self._image[tile.row : tile.row + tile.height]
 
-    def code(self, batch: TileBatch, tiles: Sequence[Tile]) -> None:
-        for index, tile in enumerate(tiles):
-            fill_tile(batch, index, self._rows(tile))
-        start, frequency = self._model.intervals(batch)
-        for stream in range(min(self._streams, len(tiles))):
-            order = self._model.order(batch, stream, self._streams)
-            self._starts[stream].append(start[order].reshape(-1))
-            self._frequencies[stream].append(frequency[order].reshape(-1))
-        bits = self._model.precision - np.log2(frequency)
-        self.ideal_bits += float(bits.sum(dtype=np.float64))
-
-    def finish(self) -> list[np.ndarray]:
-        """The segment's streams, uint32 words; empty for a stream without symbols."""
-        out = []
-        for starts, frequencies in zip(self._starts, self._frequencies, strict=True):
-            if not starts:
-                out.append(np.zeros(0, np.uint32))
-                continue
-            head, words = push_sequence(
-                np.concatenate(starts), np.concatenate(frequencies), self._model.precision
-            )
-            out.append(flatten_lane(head, words))
-        self.begin()
-        return out
-
-
-class _Decoder:
-    """Pops batches from a segment's streams."""
-
-    def __init__(self, model: DirectModel, where: str, streams: Sequence[np.ndarray]) -> None:
-        self._model, self._where = model, where
-        heads = np.full(len(streams), _BASE_STATE, np.uint64)
-        tails: list[np.ndarray] = []
-        for index, words in enumerate(streams):
-            tail = words
-            if len(words):
-                try:
-                    heads[index], tail, _ = unflatten_lane(words)
-                except CoderError as error:
-                    raise DamagedArchiveError(f"{where}: stream {index}: {error}") from None
-            tails.append(tail)
-        sizes = np.array([len(tail) for tail in tails], np.int64)
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        words = np.concatenate(tails).astype(np.uint32) if tails else np.zeros(0, np.uint32)
-        self._decoder = StreamDecoder(heads, words, offsets, sizes)
-
-    def code(self, batch: TileBatch, tiles: Sequence[Tile]) -> None:
-        try:
-            enough = self._model.decode(batch, self._decoder)
-        except CoderError as error:
-            raise DamagedArchiveError(f"{self._where}: {error}") from None
-        if not enough:
-            raise DamagedArchiveError(f"{self._where}: ran out of code words")
-
-    def finish(self) -> None:
-        """Every stream must be back at the state in which its encoder began."""
-        if self._decoder.sizes.any() or (self._decoder.heads != _BASE_STATE).any():
-            raise DamagedArchiveError(f"{self._where}: code words are left over")
-
 
 class Session:
     """The trajectory of one shard, in either direction; use an instance once.
 
     model: at theta_0, changed in place. shapes: (height, width) of the shard's images.
-    watch: called after each batch with its number of pixels (progress).
+    watch: called after each batch with its number of pixels (progress). measure: see `Segment`.
     Raises PortabilityError where this process does not round as IEEE-754 does by default.
     """
 
     def __init__(
         self,
-        model: DirectModel,
+        model: Model,
         policy: Policy,
         second_moment: Tensor,
         shapes: Iterable[tuple[int, int]],
@@ -156,51 +104,129 @@ class Session:
         seed: int = 0,
         shard: int = 0,
         watch: Callable[[int], None] | None = None,
+        measure: bool = False,
     ) -> None:
         check_rounding()
-        self._model, self._policy = model, policy
+        self.model, self.policy = model, policy
         self._shapes, self._settings, self._shard = shapes, settings, shard
-        self._watch = watch
+        self._watch, self._measure = watch, measure
         self._context: np.ndarray | None = None
+        self._images: _Images | None = None
         policy.start(model, second_moment, seed)
 
-    def _run(
-        self, batches: Iterable[Sequence[Tile]], coder: _Coder
-    ) -> Iterator[tuple[Sequence[Tile], TileBatch]]:
-        """The trajectory over one segment: code, hand over, step."""
-        for tiles in batches:
-            contexts = [self._context if tile.row else None for tile in tiles]
-            batch = make_batch([(t.height, t.width) for t in tiles], self._model.channels, contexts)
-            coder.code(batch, tiles)
-            self._context = batch.padded(len(tiles) - 1)[-RADIUS:].copy()
-            yield tiles, batch
-            self._policy.adapt(batch)
-            if self._watch is not None:
-                self._watch(batch.pixels)
+    def _code(self, tiles: Sequence[Tile], coder: Encoder | Decoder) -> tuple[TileBatch, float]:
+        """The batch of these tiles under the present state, and its theoretical bits."""
+        contexts = [self._context if tile.row else None for tile in tiles]
+        batch = make_batch([(t.height, t.width) for t in tiles], self.model.channels, contexts)
+        if self._images is not None:
+            for index, tile in enumerate(tiles):
+                fill_tile(batch, index, self._images.rows(tile))
+        bits = coder.code(batch)
+        self._context = batch.padded(len(tiles) - 1)[-RADIUS:].copy()
+        return batch, bits
+
+    def _step(self, batch: TileBatch) -> None:
+        """From theta_t to theta_t+1 on the batch just coded."""
+        self.policy.adapt(batch)
+        if self._watch is not None:
+            self._watch(batch.pixels)
 
     def _state_digest(self) -> bytes:
-        return state_digest(*self._model.state(), *self._policy.state())
+        return state_digest(*self.model.state(), *self.policy.state())
+
+    def begin(self, images: Iterable[np.ndarray]) -> None:
+        """Start encoding images uint8 [h, w, c], in the order of `shapes`."""
+        self._images = _Images(images, self.model.channels)
+        self._plan = batches(self._shapes, self._settings)
+        self._next = next(self._plan, None)
+        self._number = self._segment = 0
+        self._coded: CodedBatch | None = None
+        self._encoder = coders.encoder(self.model, self._settings.streams, self._measure)
+        self._open_segment()
+
+    def _open_segment(self) -> None:
+        self._first, self._pixels, self._bits = self._number, 0, 0.0
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def code(self) -> CodedBatch | None:
+        """Code the next batch with the present state, or None where all are coded.
+
+        Raises InputError where an image is not of the announced shape.
+        """
+        if self._coded is not None:
+            raise UsageError(f"batch {self._coded.number} is coded: its step comes first")
+        if self._next is None:
+            return None
+        batch, bits = self._code(self._next, self._encoder)
+        for index in range(len(batch.table)):
+            self._digest.update(batch.tile(index).tobytes())
+        self._pixels, self._bits = self._pixels + batch.pixels, self._bits + bits
+        self._coded = CodedBatch(self._number, self._segment, batch, bits)
+        return self._coded
+
+    def step(self) -> Segment | None:
+        """Step on the batch that `code` gave; the segment, where the batch was its last."""
+        if self._coded is None:
+            raise UsageError("no batch is coded: there is nothing to step on")
+        self._step(self._coded.batch)
+        self._coded, self._next = None, next(self._plan, None)
+        self._number += 1
+        if self._next is not None and self._number % self._settings.segment_batches:
+            return None
+        made = self._encoder.finish()
+        header = SegmentHeader(
+            self._shard, self._segment, self._first, self._number - self._first,
+            self._digest.digest(), self._state_digest(),
+        )  # fmt: skip
+        segment = Segment(
+            header, made.streams, self._pixels, self._bits, tuple(made.batch_bits),
+            made.initial_bits,
+        )  # fmt: skip
+        self._segment += 1
+        self._open_segment()
+        return segment
 
     def encode(self, images: Iterable[np.ndarray]) -> Iterator[Segment]:
         """Code images uint8 [h, w, c], in the order of `shapes`, segment by segment.
 
         Raises InputError where an image is not of the announced shape.
         """
-        coder = _Encoder(self._model, iter(images), self._settings.streams)
-        first = 0
-        for index, batches in enumerate(segments(self._shapes, self._settings)):
-            count, pixels, digest = 0, 0, hashlib.blake2b(digest_size=16)
-            for _, batch in self._run(batches, coder):
-                for number in range(len(batch.table)):
-                    digest.update(batch.tile(number).tobytes())
-                count, pixels = count + 1, pixels + batch.pixels
-            bits = coder.ideal_bits
-            streams = coder.finish()
-            header = SegmentHeader(
-                self._shard, index, first, count, digest.digest(), self._state_digest()
-            )
-            first += count
-            yield Segment(header, streams, pixels, bits)
+        self.begin(images)
+        while self.code() is not None:
+            segment = self.step()
+            if segment is not None:
+                yield segment
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that decides what comes after the present segment's start: tensors and numbers.
+
+        To be taken between segments; raises UsageError within one.
+        """
+        if self._number != self._first or self._coded is not None:
+            raise UsageError("a snapshot is taken between segments")
+        context = None if self._context is None else np.array(self._context)
+        return {
+            "batches": self._number,
+            "segments": self._segment,
+            "context": context,
+            "parameters": self.model.parameters.detach().clone(),
+            "activation_max": self.model.activation_max.detach().clone(),
+            "policy": self.policy.snapshot(),
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Continue from a `snapshot` of an equal session; call it after `begin`."""
+        while self._number < snapshot["batches"] and self._next is not None:
+            self._next = next(self._plan, None)
+            self._number += 1
+        if self._number != snapshot["batches"]:
+            raise UsageError(f"snapshot after {snapshot['batches']} batches: there are fewer")
+        self._segment, self._context = snapshot["segments"], snapshot["context"]
+        self.model.parameters.copy_(snapshot["parameters"])
+        self.model.activation_max = snapshot["activation_max"].clone()
+        self.model.stepped()
+        self.policy.restore(snapshot["policy"])
+        self._open_segment()
 
     def decode(
         self, coded: Iterable[tuple[SegmentHeader, list[np.ndarray]]], name: str = "archive"
@@ -213,7 +239,7 @@ class Session:
         source = iter(coded)
         first = 0
         parts: list[np.ndarray] = []
-        for index, batches in enumerate(segments(self._shapes, self._settings)):
+        for index, plan in enumerate(segments(self._shapes, self._settings)):
             where = f"{name}: shard {self._shard}, segment {index}"
             header, streams = next(source, (None, []))
             if header is None:
@@ -225,14 +251,16 @@ class Session:
                     f"{where}: is segment {found} of {len(streams)} streams, expected {expected} "
                     f"of {self._settings.streams}"
                 )
-            coder = _Decoder(self._model, where, streams)
+            coder = coders.decoder(self.model, where, streams)
             digest = hashlib.blake2b(digest_size=16)
             decoded: list[tuple[np.ndarray, bool]] = []
             count = 0
-            for tiles, batch in self._run(batches, coder):
+            for tiles in plan:
+                batch, _ = self._code(tiles, coder)
                 for number, tile in enumerate(tiles):
                     decoded.append((batch.tile(number).copy(), tile.last))
                     digest.update(decoded[-1][0].tobytes())
+                self._step(batch)
                 count += 1
             if count != header.batch_count:
                 raise DamagedArchiveError(

@@ -30,15 +30,18 @@ from torch import Tensor
 import osoa_pl
 from osoa_pl.arith import Adam, engines
 from osoa_pl.format import segment as segment_format
+from osoa_pl.models import family as families
 from osoa_pl.models import features, zoo
 from osoa_pl.models.checkpoint import Checkpoint
 from osoa_pl.models.local_ar import LocalConfig
+from osoa_pl.models.vae import VAEConfig
 from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import BatchSettings
 from osoa_pl.online.session import Session
 
+Part = int | str
 # (height, width) of the images by samples a pixel; the largest is cut into strips
-SHAPES = {
+SHAPES: dict[str, dict[Any, list[tuple[int, int]]]] = {
     "tiny": {3: [(5, 6), (9, 12)], 1: [(6, 9)]},
     "short": {
         3: [(24, 20), (1, 1), (9, 33), (16, 16), (70, 30), (3, 40), (28, 25), (16, 16)],
@@ -49,7 +52,13 @@ SETTINGS = {
     "tiny": BatchSettings(batch_pixels=64, first_pixels=64, segment_batches=2, streams=2),
     "short": BatchSettings(batch_pixels=640, first_pixels=128, segment_batches=4, streams=3),
 }
-CONFIGS = {3: LocalConfig(3, 24, 2, 3), 1: LocalConfig(1, 16, 1, 2)}
+SHAPES["latent"] = {"bernoulli": [(12, 10)] * 14, "beta_binomial": [(12, 10)] * 14}
+SETTINGS["latent"] = BatchSettings(batch_pixels=480, first_pixels=240, segment_batches=3, streams=2)
+CONFIGS: dict[Part, Any] = {3: LocalConfig(3, 24, 2, 3), 1: LocalConfig(1, 16, 1, 2)}
+CONFIGS |= {
+    name: VAEConfig(12, 10, hidden=20, latent=6, likelihood=str(name), latent_bits=9)
+    for name in SHAPES["latent"]
+}
 SEED, STEP_SIZE = 11, 2e-3
 
 
@@ -72,14 +81,19 @@ def image(height: int, width: int, channels: int, number: int) -> np.ndarray:
     return (value & 255).astype(np.uint8)
 
 
-def images(collection: str, channels: int) -> list[np.ndarray]:
-    """The pictures of one kind of pixel."""
-    shapes = SHAPES[collection][channels]
-    return [image(h, w, channels, 10 * channels + n) for n, (h, w) in enumerate(shapes)]
+def images(collection: str, part: Part) -> list[np.ndarray]:
+    """The pictures of one kind of pixel, or of one latent model."""
+    shapes = SHAPES[collection][part]
+    if isinstance(part, int):
+        return [image(h, w, part, 10 * part + n) for n, (h, w) in enumerate(shapes)]
+    shift = 7 if part == "bernoulli" else 0
+    return [image(h, w, 1, 30 + n) >> shift for n, (h, w) in enumerate(shapes)]
 
 
-def parameters(config: LocalConfig) -> tuple[Tensor, Tensor, Tensor]:
+def parameters(config: Any) -> tuple[Tensor, Tensor, Tensor]:
     """(weights, activation maxima, second moments): float32 with at most 12 bits each."""
+    if isinstance(config, VAEConfig):
+        return latent_parameters(config)
     shape = config.network()
     flat = torch.zeros(shape.parameter_count())
     for index, (weight, bias) in enumerate(shape.views(flat)):
@@ -97,9 +111,22 @@ def parameters(config: LocalConfig) -> tuple[Tensor, Tensor, Tensor]:
     return flat, maxima, moments
 
 
+def latent_parameters(config: VAEConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a VAE."""
+    flat = torch.zeros(config.parameter_count())
+    for index, (weight, bias) in enumerate(config.views(flat)):
+        fan = weight.shape[1].bit_length()
+        whole = torch.from_numpy(hashes(weight.numel(), index) % 4095 - 2047)
+        weight.copy_(whole.to(torch.float32).view(weight.shape) * 2.0 ** -(10 + fan // 2))
+        bias.copy_(torch.from_numpy(hashes(bias.numel(), 50 + index) % 255 - 127) * 2.0**-9)
+    config.views(flat)[1][1][config.latent :] -= 1.5
+    moments = torch.from_numpy(hashes(flat.numel(), 99) % 1021 + 3).to(torch.float32) * 2.0**-24
+    return flat, torch.full((2,), 3.0), moments
+
+
 def checkpoint() -> Checkpoint:
     """Both models as a checkpoint file's bytes."""
-    packed = {zoo.KINDS[c]: (config, *parameters(config)) for c, config in CONFIGS.items()}
+    packed = {zoo.KINDS[c]: (CONFIGS[c], *parameters(CONFIGS[c])) for c in (3, 1)}
     return Checkpoint("whole-numbers", zoo.pack(packed))
 
 
@@ -111,43 +138,38 @@ def digest(*parts: bytes) -> str:
     return total.hexdigest()
 
 
-def session(collection: str, channels: int, options: argparse.Namespace) -> Session:
+def session(collection: str, part: Part, options: argparse.Namespace) -> Session:
     """A trajectory at theta_0 in the chosen form."""
-    flat, maxima, moments = (t.to(options.device) for t in parameters(CONFIGS[channels]))
-    if options.model == "eager":
-        model: Any = zoo.EagerLocalAutoregressive(CONFIGS[channels], flat, maxima)
-    else:
-        model = zoo.LocalAutoregressive(CONFIGS[channels], flat, maxima, threads=options.threads)
-    policy = OnlineAdaptation(step_size=STEP_SIZE, updates=2 if channels == 1 else 1)
-    shapes = SHAPES[collection][channels]
+    flat, maxima, moments = (t.to(options.device) for t in parameters(CONFIGS[part]))
+    family = families.find("local_ar" if isinstance(part, int) else "vae")
+    model = family.build(CONFIGS[part], flat, maxima, options.model, options.threads)
+    policy = OnlineAdaptation(step_size=STEP_SIZE, updates=2 if part == 1 else 1)
+    shapes = SHAPES[collection][part]
     return Session(model, policy, moments, shapes, SETTINGS[collection], seed=SEED)
 
 
 def encode(options: argparse.Namespace) -> dict[str, Any]:
     """Digests of the segments and of the states after them; the segments go to --write."""
-    packed: dict[int, list[bytes]] = {}
+    packed: list[bytes] = []
     states = []
-    for channels in (3, 1):
-        run = session(options.collection, channels, options)
-        packed[channels] = []
-        for segment in run.encode(images(options.collection, channels)):
-            packed[channels].append(segment_format.pack(segment.header, segment.streams))
+    for part in SHAPES[options.collection]:
+        run = session(options.collection, part, options)
+        for index, segment in enumerate(run.encode(images(options.collection, part))):
+            packed.append(segment_format.pack(segment.header, segment.streams))
             states.append(segment.header.state_digest.hex())
-        if options.write:
-            for index, data in enumerate(packed[channels]):
-                name = f"{options.collection}-{channels}-{index:02d}.seg"
-                (options.write / name).write_bytes(data)
-    flat = [data for channels in (3, 1) for data in packed[channels]]
-    return {"segments": digest(*flat), "bytes": sum(map(len, flat)), "states": states}
+            if options.write:
+                name = f"{options.collection}-{part}-{index:02d}.seg"
+                (options.write / name).write_bytes(packed[-1])
+    return {"segments": digest(*packed), "bytes": sum(map(len, packed)), "states": states}
 
 
 def decode(options: argparse.Namespace) -> dict[str, Any]:
     """Digest of the pixels in the segments that another run wrote to --decode."""
     parts = []
-    for channels in (3, 1):
-        files = sorted(options.decode.glob(f"{options.collection}-{channels}-*.seg"))
+    for part in SHAPES[options.collection]:
+        files = sorted(options.decode.glob(f"{options.collection}-{part}-*.seg"))
         coded = [segment_format.unpack(f.read_bytes(), f.name) for f in files]
-        run = session(options.collection, channels, options)
+        run = session(options.collection, part, options)
         parts += [np.ascontiguousarray(i).tobytes() for i in run.decode(coded)]
     return {"decoded": digest(*parts)}
 
@@ -207,7 +229,7 @@ def native_digest() -> str:
 
 def pixels(collection: str) -> str:
     """What `decoded` and `restored` must be."""
-    return digest(*(i.tobytes() for c in (3, 1) for i in images(collection, c)))
+    return digest(*(i.tobytes() for part in SHAPES[collection] for i in images(collection, part)))
 
 
 @contextlib.contextmanager
