@@ -77,13 +77,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.output == "-":
         raise UsageError("-o -: an archive is written to a file, not to a stream")
     from osoa_pl.api.compress import compress
-    from osoa_pl.online.plan import BatchSettings
 
     options: dict[str, Any] = {}
     if arguments.step_size is not None:
         options["step_size"] = arguments.step_size
     if arguments.segment is not None:
-        options["settings"] = BatchSettings(segment_batches=arguments.segment)
+        options["settings"] = {"segment_batches": arguments.segment}
     with using_threads(arguments.threads), console.progress("compressing") as watch:
         result = compress(
             arguments.inputs,

@@ -39,12 +39,17 @@ _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._/-]{0,150}")
 class ArchiveWriter:
     """Context manager that collects members and packs them on `commit`.
 
-    Leaving the block without `commit` removes everything and leaves `path` untouched. Raises
-    on entry, before any work: OutputExistsError, UsageError (see `check_destination`; a
-    foreign folder ``NAME.partial``; another run that writes the same output).
+    Leaving the block without `commit` removes everything and leaves `path` untouched; with `keep`
+    the folder ``NAME.partial`` stays, as it does after a crash, and a writer with `keep` continues
+    in it (`adopt`). Raises on entry, before any work: OutputExistsError, UsageError (see
+    `check_destination`; a foreign folder ``NAME.partial``; another run that writes the same
+    output).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, overwrite: bool = False, keep: bool = False
+    ) -> None:
+        self._keep = keep
         self.path = check_destination(path, overwrite=overwrite)
         self.partial = self.path.with_name(self.path.name + ".partial")
         self._overwrite = overwrite
@@ -54,8 +59,9 @@ class ArchiveWriter:
     def __enter__(self) -> Self:
         with reporting(self.partial):
             self._replace_leftover()
-            self.partial.mkdir()
-            self._lock = open(self.partial / _MARK, "wb")
+            self.partial.mkdir(exist_ok=self._keep)
+            self._lock = open(self.partial / _MARK, "ab")
+            self._lock.truncate(0)
             self._lock.write(_MARK_TEXT)
             self._lock.flush()
             _lock_or_refuse(self._lock, self.partial)
@@ -67,7 +73,29 @@ class ArchiveWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
+        self._close(self._keep)
+
+    def adopt(self, name: str) -> bool:
+        """Whether an earlier run left member `name`; it is then a member of this archive too."""
+        place = self.partial / _place(name)
+        if self._lock is None or not self._keep or not place.is_file():
+            return False
+        self._members[name] = place
+        return True
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a member that has been added or adopted."""
+        return self._members[name].read_bytes()
+
+    def read_note(self, name: str) -> bytes | None:
+        """What `write_note` kept under this name, in this run or an earlier one."""
+        place = self.partial / f"note~{name}"
+        return place.read_bytes() if place.is_file() else None
+
+    def write_note(self, name: str, data: bytes) -> None:
+        """Keep `data` beside the members until the archive is packed; it is no part of it."""
+        with atomic_file(self.partial / f"note~{name}", overwrite=True) as file:
+            file.write(data)
 
     def add(self, name: str, data: bytes) -> None:
         """Store `data` as member `name`."""
@@ -126,15 +154,20 @@ class ArchiveWriter:
             )
         with open(mark, "rb") as file:
             _lock_or_refuse(file, self.partial)
+            if self._keep:
+                return
             if fcntl is not None:  # Windows cannot remove a file that is open
                 _remove_partial(self.partial)
         if fcntl is None:
             _remove_partial(self.partial)
 
-    def _close(self) -> None:
+    def _close(self, keep: bool = False) -> None:
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
+        if keep:
+            lock.close()
+            return
         if fcntl is None:  # Windows cannot remove a file that is open
             lock.close()
         # Elsewhere the lock goes last, so that no other run can have taken the folder over.
