@@ -11,8 +11,8 @@ import osoa_pl
 
 PACKAGE = Path(osoa_pl.__file__).parent
 LAYERS = {
-    "errors": 0, "types": 0, "arith": 1, "coding": 2, "format": 2, "models": 3, "online": 4,
-    "data": 5, "train": 5, "api": 6, "report": 7, "cli": 8, "__main__": 9,
+    "errors": 0, "types": 0, "arith": 1, "coding": 2, "format": 2, "models": 3, "data": 3,
+    "online": 4, "datamodules": 4, "api": 5, "train": 6, "report": 6, "cli": 7, "__main__": 8,
 }  # fmt: skip
 WITHOUT_TORCH = {"errors", "types", "coding", "format", "data"}
 
