@@ -10,6 +10,7 @@ Winograd, TF32, bfloat16 modes) are switched off inside the scope and restored a
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -107,9 +108,14 @@ def _precision_holders() -> list[Any]:
             )
         return []
     holders = [backends.mkldnn.matmul, backends.mkldnn.conv]
-    if torch.cuda.is_available():
+    if _has_cuda():
         holders.append(backends.cuda.matmul)
     return holders
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()  # looks for the driver's library at every call
 
 
 def check_rounding() -> None:
