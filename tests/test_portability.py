@@ -34,9 +34,9 @@ GOLDEN = {
         "state": "9e3847ae5c00cb7a4ac498772b66ae70",
     },
     "latent": {
-        "segments": "7b47f37ba1aa22749f85ffaa7546eac8fa3e3f322552ef0c261891b880ab13f7",
+        "segments": "415b8a8ad0e139873c1b88fa3a26fd67b73b342083d4e0aafdf7ac47a5a658b8",
         "pixels": "d5aa2ec0836019eca33ef8b7f22d0587796ae4346cd0a7244b4b00d63032b9d2",
-        "state": "9722a83bd3f7ac94c20ec2ba200e0d6a",
+        "state": "7a57f515317271d6d9c7f54a19f0a671",
     },
 }
 OPTIMIZER = "133b43078b3ab092cf8e2358aaa2a0b5a4c7eb7aede39ba8c5714f7d840ea2b5"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import second_reader
-from conftest import picture
+from fakes import picture
 
 import osoa_pl
 from osoa_pl.online.plan import BatchSettings

@@ -35,6 +35,8 @@ class ShardInfo:
     code_bytes: int
     segment_pixels: tuple[int, ...]
     segment_bytes: tuple[int, ...]
+    initial_bits: int = 0
+    """Bits-back: what the chains began with, part of the code words."""
 
 
 @dataclass(frozen=True)
@@ -373,6 +375,7 @@ def _shard(entry: Any, where: str) -> ShardInfo:
         code_bytes=require(entry, "code_bytes", int, where),
         segment_pixels=tuple(_positive(s, "pixels", where) for s in segments),
         segment_bytes=tuple(require(s, "bytes", int, where) for s in segments),
+        initial_bits=require({"initial_bits": 0, **entry}, "initial_bits", int, where),
     )
 
 

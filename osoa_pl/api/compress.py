@@ -60,7 +60,7 @@ def compress(
         settings=settings, device=device, threads=threads, overwrite=overwrite,
     )  # fmt: skip
     with job:
-        counter = _Counter(watch, adaptation, job.samples, job.settings)
+        counter = _Counter(watch, adaptation, job)
         for shard in job.shards:
 
             def encode(policy: Policy, shard: JobShard = shard) -> Iterator[Segment]:
@@ -71,7 +71,8 @@ def compress(
                 return session.encode(job.images(shard))
 
             policy = fixed.get(adaptation)
-            with auto.code(encode, policy) if policy else auto.choose(encode) as coded:
+            coded = auto.code(encode, policy) if policy else auto.choose(encode, job.step_sizes)
+            with coded:
                 for index, data in enumerate(coded.members()):
                     job.add_segment(shard, index, data)
                 job.finish_shard(shard, coded)
@@ -81,13 +82,11 @@ def compress(
 class _Counter:
     """Progress in samples coded, summed over what `auto` tries."""
 
-    def __init__(
-        self, watch: Watch | None, adaptation: Adaptation, samples: int, settings: BatchSettings
-    ) -> None:
-        self._watch, self._done, self._total = watch, 0, samples
-        if adaptation == "auto":  # two to the end, and a third over the first segment
-            segment = settings.batch_pixels * settings.segment_batches
-            self._total += samples + min(samples, 3 * segment)
+    def __init__(self, watch: Watch | None, adaptation: Adaptation, job: CompressionJob) -> None:
+        self._watch, self._done, self._total = watch, 0, job.samples
+        if adaptation == "auto":  # two to the end, the others over the first segment
+            segment = 3 * job.settings.batch_pixels * job.settings.segment_batches
+            self._total += job.samples + (len(job.step_sizes) - 1) * min(job.samples, segment)
 
     def add(self, samples: int) -> None:
         self._done += samples

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from torch import Tensor
 
 from osoa_pl.api.members import CHECKPOINT_MEMBER, ITEMS_MEMBER, check_device, segment_member
 from osoa_pl.data.collection import Collection, scan
@@ -25,8 +26,9 @@ from osoa_pl.format.atomic import check_destination
 from osoa_pl.format.container import ArchiveWriter
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
+from osoa_pl.models.base import Model
 from osoa_pl.online import snapshots
-from osoa_pl.online.auto import CodedShard
+from osoa_pl.online.auto import ShardRecord
 from osoa_pl.online.plan import BatchSettings
 from osoa_pl.online.policy import Policy
 from osoa_pl.online.session import Session
@@ -49,6 +51,8 @@ class CompressResult:
     """Samples coded as pixels, one byte each."""
     bits_per_dim: float
     """Gross: the archive without byte-for-byte members, over `raw_bytes`; 0 without pixels."""
+    initial_bits: float
+    """Bits-back: what its chains began with, a part of the code words; 0 for direct models."""
     images: int
     policies: tuple[str, ...]
     """Kind of pixel and adaptation of each shard, as recorded."""
@@ -107,6 +111,8 @@ class CompressionJob:
         for channels in present:
             zoo.check_sizes(self.checkpoint, channels, shapes[channels])
         self.shards = [JobShard(i, c, shapes[c]) for i, c in enumerate(present)]
+        self.step_sizes = zoo.family_of(self.checkpoint).step_sizes
+        """What the policy `auto` tries."""
         self.samples = sum(item.raw_bytes for item in self.collection.items if item.count)
         """Samples to code, over all shards."""
         self._writer = ArchiveWriter(out, overwrite=overwrite, keep=resume)
@@ -152,13 +158,17 @@ class CompressionJob:
         measure: bool = False,
     ) -> Session:
         """A new trajectory over a shard, at theta_0."""
-        model, moment = zoo.build(
-            self.checkpoint, shard.channels, device=self._device, threads=self._threads
-        )
+        model, moment = self.model(shard)
         return Session(
             model, policy, moment, shard.shapes, self.settings, seed=self.seed,
             shard=shard.number, watch=watch, measure=measure,
         )  # fmt: skip
+
+    def model(self, shard: JobShard) -> tuple[Model, Tensor]:
+        """A new model at theta_0 and its second moments."""
+        return zoo.build(
+            self.checkpoint, shard.channels, device=self._device, threads=self._threads
+        )
 
     def images(self, shard: JobShard) -> Iterator[np.ndarray]:
         """The shard's images uint8 (h, w, c), in order."""
@@ -168,7 +178,7 @@ class CompressionJob:
         """Write a packed segment; segments come in order."""
         self._writer.add(segment_member(shard.number, index), data)
 
-    def finish_shard(self, shard: JobShard, coded: CodedShard) -> None:
+    def finish_shard(self, shard: JobShard, coded: ShardRecord) -> None:
         """Enter a shard, all of whose segments have been added, into the manifest."""
         self._entries.append(_shard_entry(coded, shard))
 
@@ -234,6 +244,7 @@ class CompressionJob:
             original_bytes=self.collection.original_bytes,
             raw_bytes=samples,
             bits_per_dim=8 * (total - self._stored) / samples if samples else 0.0,
+            initial_bits=float(sum(s.get("initial_bits", 0) for s in self._entries)),
             images=sum(s["images"] for s in self._entries),
             policies=tuple(_policy_label(s) for s in self._entries),
             stored=self.collection.stored,
@@ -249,7 +260,7 @@ def _settings(
     if isinstance(given, BatchSettings):
         return given
     try:
-        return replace(BatchSettings(**zoo.settings(checkpoint)), **(given or {}))
+        return replace(BatchSettings(**zoo.family_of(checkpoint).settings), **(given or {}))
     except TypeError as error:
         raise UsageError(f"settings: {error}") from None
 
@@ -277,8 +288,8 @@ def _collect(images: PathOrArrays, out: str | os.PathLike[str]) -> Collection:
     return Collection.from_arrays(listed)
 
 
-def _shard_entry(coded: CodedShard, shard: JobShard) -> dict[str, Any]:
-    return {
+def _shard_entry(coded: ShardRecord, shard: JobShard) -> dict[str, Any]:
+    entry = {
         "channels": shard.channels,
         "images": len(shard.shapes),
         "pixels": sum(coded.pixels),
@@ -289,6 +300,9 @@ def _shard_entry(coded: CodedShard, shard: JobShard) -> dict[str, Any]:
             for b, p, s in zip(coded.batches, coded.pixels, coded.sizes, strict=True)
         ],
     }
+    if coded.initial_bits:
+        entry["initial_bits"] = int(coded.initial_bits)
+    return entry
 
 
 def _policy_label(shard: Mapping[str, Any]) -> str:

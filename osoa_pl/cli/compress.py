@@ -97,10 +97,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             watch=watch,
             **options,
         )
+    return tell(arguments.output, result, console)
+
+
+def tell(archive: str, result: CompressResult, console: Console) -> int:
+    """Say what came of it; the exit code."""
     code = SKIPPED if result.skipped else 0
-    _tell(arguments.output, result, console)
+    _tell(archive, result, console)
     if console.json:
-        console.emit("summary", **_summary(arguments.output, result), exit_code=code)
+        console.emit("summary", **_summary(archive, result), exit_code=code)
     return code
 
 

@@ -95,7 +95,7 @@ def _tell_archive(name: str, info: ArchiveInfo, console: Console) -> None:
         console.result("")
         console.result(
             f"shard {number}: {shard.images} {_KINDS.get(shard.channels, '?')} images, "
-            f"{shard.pixels} pixels, {_policy(shard)}"
+            f"{shard.pixels} pixels, {_policy(shard)}{_initial(shard)}"
         )
         rows = [
             (str(i), str(pixels), str(count), f"{rate:.4f}")
@@ -117,6 +117,10 @@ def _segment_rates(shard: ShardInfo) -> list[float]:
 def _policy(shard: ShardInfo) -> str:
     options = ", ".join(f"{k} {v}" for k, v in shard.policy.items() if k != "name")
     return f"adaptation {shard.policy.get('name')}" + (f" ({options})" if options else "")
+
+
+def _initial(shard: ShardInfo) -> str:
+    return f", initial bits {shard.initial_bits}" if shard.initial_bits else ""
 
 
 def _tell_checkpoints(console: Console) -> int:

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osoa_pl.arith import compiled, contract, engines, quantize
+from osoa_pl.arith import Precision, compiled, contract, engines, quantize
 from osoa_pl.errors import CoderError, UsageError
 
 ACTIVATION_BITS = 8
 WEIGHT_BITS = 9
 GRADIENT_BITS = 7
+PRECISION = Precision(ACTIVATION_BITS, WEIGHT_BITS, GRADIENT_BITS)
 _CHUNK = 512  # 512 * 127 * 255 < 2^24: rows of a weight gradient summed in float32
 MAX_FAN = 128  # 128 * 255 * 511 < 2^24: float32 is exact by this bound alone
 ACTIVATION_LIMIT = np.float32(2**ACTIVATION_BITS - 1)
@@ -86,6 +87,7 @@ class Quantised:
     biases: list[Tensor]
     weight_steps: list[float]
     input_steps: list[float]
+    precision: Precision = PRECISION
 
 
 def quantise(
@@ -96,15 +98,17 @@ def quantise(
     return quantise_layers(shape.views(flat), [feature_step, *steps])
 
 
-def quantise_layers(views: list[tuple[Tensor, Tensor]], input_steps: list[float]) -> Quantised:
-    """Round weights to 9 bits at their exact maximum; biases stay as they are."""
+def quantise_layers(
+    views: list[tuple[Tensor, Tensor]], input_steps: list[float], precision: Precision = PRECISION
+) -> Quantised:
+    """Round weights to few bits at their exact maximum; biases stay as they are."""
     weights, biases, steps = [], [], []
     for weight, bias in views:
-        step = quantize.power_of_two_step(weight.abs().amax(), WEIGHT_BITS)
-        weights.append(quantize.quantize_nearest(weight, step, WEIGHT_BITS))
+        step = quantize.power_of_two_step(weight.abs().amax(), precision.weight_bits)
+        weights.append(quantize.quantize_nearest(weight, step, precision.weight_bits))
         biases.append(bias.clone())
         steps.append(float(step))
-    return Quantised(weights, biases, steps, input_steps)
+    return Quantised(weights, biases, steps, input_steps, precision)
 
 
 def check_range(state: Quantised) -> None:
@@ -116,11 +120,14 @@ def check_range(state: Quantised) -> None:
 
 
 def linear_forward(
-    x: Tensor, state: Quantised, index: int, input_bits: int = ACTIVATION_BITS
+    x: Tensor, state: Quantised, index: int, input_bits: int | None = None
 ) -> Tensor:
-    """Layer `index` of integer-valued inputs f32 [P, in], at most 2^input_bits: f32 [P, out]."""
+    """Layer `index` of integer-valued inputs f32 [P, in], at most 2^input_bits: f32 [P, out].
+
+    input_bits: by default those of activations.
+    """
     scale = state.weight_steps[index] * state.input_steps[index]
-    bits = (input_bits, WEIGHT_BITS)
+    bits = (input_bits or state.precision.activation_bits, state.precision.weight_bits)
     return contract.linear(x, state.weights[index], scale, bits=bits) + state.biases[index]
 
 
@@ -131,29 +138,31 @@ def linear_backward(
     index: int,
     key: int,
     into: tuple[Tensor, Tensor],
-    input_bits: int = ACTIVATION_BITS,
+    input_bits: int | None = None,
 ) -> Tensor:
     """Gradients of layer `index`, whose result has the gradient g f32 [P, out].
 
     g is rounded stochastically under `key`; the gradients of weight and bias are written to
     `into`, that of the input x f32 [P, in] comes back, but for the first layer (then g does).
     """
-    step = quantize.power_of_two_step(g.abs().amax(), GRADIENT_BITS)
-    gq = quantize.quantize_stochastic(g, step, GRADIENT_BITS, key)
+    precision = state.precision
+    step = quantize.power_of_two_step(g.abs().amax(), precision.gradient_bits)
+    gq = quantize.quantize_stochastic(g, step, precision.gradient_bits, key)
     s = float(step)
     weight, bias = into
-    scale, bits = s * state.input_steps[index], (GRADIENT_BITS, input_bits)
+    bits = (precision.gradient_bits, input_bits or precision.activation_bits)
+    scale = s * state.input_steps[index]
     weight.copy_(contract.linear_grad_weight(gq, x, scale, bits=bits))
     bias.copy_(contract.bias_gradient(gq, s))
     if index == 0:
         return g
-    scale, bits = s * state.weight_steps[index], (GRADIENT_BITS, WEIGHT_BITS)
+    scale, bits = s * state.weight_steps[index], (bits[0], precision.weight_bits)
     return contract.linear_grad_input(gq, state.weights[index], scale, bits=bits)
 
 
-def next_activation_max(current: Tensor, seen: Tensor) -> Tensor:
-    """A(t+1) = max(max of the batch, 0.95 A(t)), f32 [layers]."""
-    return torch.maximum(seen, current * torch.full_like(current, _DECAY))
+def next_activation_max(current: Tensor, seen: Tensor, decay: float = _DECAY) -> Tensor:
+    """A(t+1) = max(max of the batch, f32(decay) * A(t)), f32 [layers]."""
+    return torch.maximum(seen, current * torch.full_like(current, decay))
 
 
 class Network(Protocol):

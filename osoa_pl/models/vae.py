@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osoa_pl.arith import compiled, functions, noise, quantize
+from osoa_pl.arith import Precision, compiled, functions, noise, quantize
 from osoa_pl.coding.rans import Message
 from osoa_pl.errors import CoderError, InputError, UsageError
 from osoa_pl.models import latents, likelihoods, network, vae_kernels
@@ -32,10 +32,15 @@ if TYPE_CHECKING:
     from osoa_pl.models.density import Density
 
 _LIMITS = {
-    "height": (1, 1024), "width": (1, 1024), "hidden": (1, 4096), "latent": (1, 1024),
+    "height": (1, 1024), "width": (1, 1024), "hidden": (1, 1024), "latent": (1, 1024),
     "latent_bits": (2, 12),
 }  # fmt: skip
-_MAX_DIMS = 8192  # * 255 * 511 < 2^31: sums of products fit into int32
+# 4096 * 255 * 2047 and 1024 * 1023 * 2047 are below 2^31: sums of products fit into int32
+_MAX_DIMS = 4096
+PRECISION = Precision(activation_bits=10, weight_bits=11, gradient_bits=7)
+_LIMIT = np.float32(2**PRECISION.activation_bits - 1)
+PIXEL_BITS = 8
+_DECAY = 0.998  # of activation maxima: they hardly move from batch to batch, saturation would cost
 _NOISE = 4  # number of the noise key after those of the four layers
 
 
@@ -163,7 +168,7 @@ class VariationalAutoencoder:
         flat = torch.zeros_like(self.parameters)
         views = self.config.views(flat)
 
-        def back(index: int, g: Tensor, input_bits: int = network.ACTIVATION_BITS) -> Tensor:
+        def back(index: int, g: Tensor, input_bits: int | None = None) -> Tensor:
             key = noise.derive_key(seed, counter, index)
             return network.linear_backward(
                 g, run.inputs[index], state, index, key, views[index], input_bits
@@ -180,7 +185,7 @@ class VariationalAutoencoder:
         by_scale = by_value * run.noise * scale + (scale * scale - 1.0)
         by_scale = torch.where((raw > low) & (raw < high), by_scale, torch.zeros_like(raw))
         g = mask(back(1, torch.cat([by_value + mean, by_scale], 1).float()), 1)
-        back(0, g)
+        back(0, g, PIXEL_BITS)
         return flat.mul_(torch.full_like(flat[:1], 1.0 / run.pixels.numel()))
 
     def record(self, batch: TileBatch) -> Recorded:
@@ -245,7 +250,9 @@ class VariationalAutoencoder:
     def advance(self) -> None:
         """Let the activation scales follow the maxima of the batch just seen."""
         if self._seen is not None:
-            self.activation_max = network.next_activation_max(self.activation_max, self._seen)
+            self.activation_max = network.next_activation_max(
+                self.activation_max, self._seen, _DECAY
+            )
         self._seen = None
         self.stepped()
 
@@ -266,10 +273,13 @@ class VariationalAutoencoder:
     def _current(self) -> network.Quantised:
         if self._quantised is None:
             maxima = self.activation_max
-            steps = [float(quantize.power_of_two_step(m, network.ACTIVATION_BITS)) for m in maxima]
+            steps = [
+                float(quantize.power_of_two_step(m, PRECISION.activation_bits)) for m in maxima
+            ]
             self._quantised = network.quantise_layers(
                 self.config.views(self.parameters),
                 [self.likelihood.input_step, steps[0], latents.VALUE_STEP, steps[1]],
+                PRECISION,
             )
             network.check_range(self._quantised)
         return self._quantised
@@ -296,7 +306,7 @@ class VariationalAutoencoder:
         if self._recognised is None or self._recognised[0] is not batch:
             pixels = torch.from_numpy(self._pixels(batch)).to(self.parameters.device)
             state = self._current()
-            h = network.linear_forward(pixels.float(), state, 0)
+            h = network.linear_forward(pixels.float(), state, 0, PIXEL_BITS)
             self._observe(h, 0)
             hidden = self._hidden(h, state, 1)
             self._recognised = batch, hidden, network.linear_forward(hidden, state, 1)
@@ -305,7 +315,7 @@ class VariationalAutoencoder:
     def _hidden(self, h: Tensor, state: network.Quantised, layer: int) -> Tensor:
         """Inputs of `layer` from the result of the layer before: rectified, rounded."""
         step = torch.full((), state.input_steps[layer], device=h.device)
-        return quantize.quantize_nearest(h.clamp(min=0.0), step, network.ACTIVATION_BITS)
+        return quantize.quantize_nearest(h.clamp(min=0.0), step, PRECISION.activation_bits)
 
     def _observe(self, h: Tensor, which: int) -> None:
         """Keep the largest activation of the last pass over this batch."""
@@ -371,7 +381,7 @@ def _kernel_network(state: network.Quantised, first: int) -> tuple[Any, ...]:
     biases = [state.biases[i].numpy() for i in (first, first + 1)]
     inverse = np.float32(1.0 / state.input_steps[first + 1])
     return (
-        weights[0], biases[0], scales[0], inverse, network.ACTIVATION_LIMIT, weights[1], biases[1],
+        weights[0], biases[0], scales[0], inverse, _LIMIT, weights[1], biases[1],
         scales[1],
     )  # fmt: skip
 
@@ -414,6 +424,7 @@ FAMILY = Family(
     VAEConfig,
     _build,
     _density,
-    # one chain over many images: initial bits are paid once a segment
-    {"batch_pixels": 16384, "first_pixels": 16384, "segment_batches": 128, "streams": 1},
+    # one chain over thousands of images: its initial bits are paid once a segment
+    settings={"segment_batches": 256, "streams": 1},
+    step_sizes=(3e-6, 1e-4, 1e-3),
 )

@@ -19,7 +19,7 @@ from osoa_pl.coding.rans import Message
 from osoa_pl.models import latents, network
 from osoa_pl.models.base import Recorded
 from osoa_pl.models.features import TileBatch
-from osoa_pl.models.vae import VAEConfig, VariationalAutoencoder, _Pass
+from osoa_pl.models.vae import PIXEL_BITS, VAEConfig, VariationalAutoencoder, _Pass
 
 
 class EagerVariationalAutoencoder(VariationalAutoencoder):
@@ -46,7 +46,7 @@ class EagerVariationalAutoencoder(VariationalAutoencoder):
 
         def posterior(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             pixels = torch.from_numpy(x).float().to(self.parameters.device)
-            hidden = self._hidden(network.linear_forward(pixels, state, 0), state, 1)
+            hidden = self._hidden(network.linear_forward(pixels, state, 0, PIXEL_BITS), state, 1)
             fixed = latents.posterior_integers(network.linear_forward(hidden, state, 1))
             return fixed[0].cpu().numpy(), fixed[1].cpu().numpy()
 

@@ -58,9 +58,9 @@ def check_sizes(checkpoint: Checkpoint, channels: int, shapes: Iterable[tuple[in
             raise UsageError(f"checkpoint {checkpoint.name}: {problem}")
 
 
-def settings(checkpoint: Checkpoint) -> Mapping[str, int]:
-    """The sizes of batches and segments that suit the checkpoint's family."""
-    return families.find(metadata(checkpoint)["family"]).settings
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family that a checkpoint names. Raises CheckpointError."""
+    return families.find(metadata(checkpoint)["family"])
 
 
 def pack(

@@ -1,19 +1,19 @@
 """The policy `auto`: code the shard with and without adaptation, keep the smaller one.
 
-Two step sizes race over the first segment, by coded bytes; the better one and `none` are then
-coded to the end. So the result is never larger than `none` itself, whatever the collection does,
-and the choice depends on coded sizes alone: the same input and options give the same bytes.
+The family's step sizes race over the first segment, by coded bytes; the best one and `none` are
+then coded to the end. So the result is never larger than `none` itself, whatever the collection
+does, and the choice depends on coded sizes alone: the same input and options give the same bytes.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from osoa_pl.format import segment as segment_format
 from osoa_pl.format.atomic import reporting
@@ -22,14 +22,12 @@ from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.policy import Policy
 from osoa_pl.online.session import Segment
 
-STEP_SIZES = (5e-4, 1e-3)
-
 Encode = Callable[[Policy], Iterator[Segment]]
 
 
 @dataclass
-class CodedShard:
-    """A shard's segments, spooled to a temporary file in coding order."""
+class ShardRecord:
+    """What the manifest will say of a shard: its policy, and its segments in coding order."""
 
     policy: Policy
     sizes: list[int] = field(default_factory=list)
@@ -37,6 +35,33 @@ class CodedShard:
     batches: list[int] = field(default_factory=list)
     code_bytes: int = 0
     ideal_bits: float = 0.0
+    initial_bits: float = 0.0
+
+    def note(self, segment: Segment, size: int) -> None:
+        """Count a segment whose packed form has `size` bytes."""
+        self.sizes.append(size)
+        self.pixels.append(segment.pixels)
+        self.batches.append(segment.header.batch_count)
+        self.code_bytes += segment.code_bytes
+        self.ideal_bits += segment.ideal_bits
+        self.initial_bits += segment.initial_bits
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the policy, for `restore`."""
+        return {name: value for name, value in vars(self).items() if name in _RECORDED}
+
+    @classmethod
+    def restore(cls, policy: Policy, kept: Mapping[str, Any]) -> Self:
+        """A record from its `to_dict`."""
+        return cls(policy, **kept)
+
+
+_RECORDED = [f.name for f in fields(ShardRecord) if f.name != "policy"]
+
+
+@dataclass
+class CodedShard(ShardRecord):
+    """A shard's segments, spooled to a temporary file in coding order."""
 
     def __post_init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
@@ -52,11 +77,7 @@ class CodedShard:
         with reporting(Path(tempfile.gettempdir())):
             self._file.write(data)
             self._file.flush()
-        self.sizes.append(len(data))
-        self.pixels.append(segment.pixels)
-        self.batches.append(segment.header.batch_count)
-        self.code_bytes += segment.code_bytes
-        self.ideal_bits += segment.ideal_bits
+        self.note(segment, len(data))
 
     def members(self) -> Iterator[bytes]:
         """The segments' bytes in order; may be asked for again."""
@@ -85,16 +106,11 @@ def code(encode: Encode, policy: Policy) -> CodedShard:
     return shard
 
 
-def candidates() -> list[Policy]:
-    """The adaptive policies that `auto` tries."""
-    return [OnlineAdaptation(step_size=size) for size in STEP_SIZES]
-
-
-def choose(encode: Encode) -> CodedShard:
-    """The smaller of `none` and the best candidate; `none` wins a tie."""
+def choose(encode: Encode, step_sizes: Sequence[float]) -> CodedShard:
+    """The smaller of `none` and the best step size; `none` wins a tie."""
     with ExitStack() as unfinished:
         runners = []
-        for policy in candidates():
+        for policy in (OnlineAdaptation(step_size=size) for size in step_sizes):
             shard = unfinished.enter_context(CodedShard(policy))
             run = encode(policy)
             for segment in itertools.islice(run, 1):

@@ -148,6 +148,11 @@ class Session:
         self._first, self._pixels, self._bits = self._number, 0, 0.0
         self._digest = hashlib.blake2b(digest_size=16)
 
+    @property
+    def batches(self) -> int:
+        """Batches that have been coded and stepped on."""
+        return self._number
+
     def code(self) -> CodedBatch | None:
         """Code the next batch with the present state, or None where all are coded.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture
+from fakes import picture
 from PIL import Image
 
 import osoa_pl

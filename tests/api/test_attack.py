@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import picture, small_model
+from fakes import picture, small_model
 from safetensors.numpy import load, save
 
 import osoa_pl

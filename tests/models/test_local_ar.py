@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import picture, small_model
+from fakes import picture, small_model
 
 from osoa_pl.arith.checker import OperationChecker
 from osoa_pl.arith.engines import use_engine

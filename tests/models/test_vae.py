@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import small_vae
+from fakes import small_vae
 from mpmath import beta as beta_function
 from mpmath import binomial
 

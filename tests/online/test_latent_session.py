@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import picture, small_model, small_vae
+from fakes import picture, small_model, small_vae
 
 from osoa_pl.errors import DamagedArchiveError, InputError, PortabilityError, UsageError
 from osoa_pl.models.local_ar import LocalAutoregressive

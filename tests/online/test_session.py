@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import picture, small_model
+from fakes import picture, small_model
 
 from osoa_pl.errors import DamagedArchiveError, InputError, PortabilityError, UsageError
 from osoa_pl.models.local_ar import LocalAutoregressive
@@ -157,7 +157,10 @@ def test_auto_is_never_larger_than_none():
         def encode(policy, made=made, shapes=shapes):
             return session(1, policy, shapes=shapes).encode(made)
 
-        with auto.choose(encode) as chosen, auto.code(encode, NoAdaptation()) as plain:
+        with (
+            auto.choose(encode, (5e-4, 1e-3)) as chosen,
+            auto.code(encode, NoAdaptation()) as plain,
+        ):
             assert chosen.total <= plain.total
             assert sum(len(member) for member in chosen.members()) == chosen.total
 
