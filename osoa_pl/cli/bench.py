@@ -29,7 +29,8 @@ for xz, the raw samples in a row. INPUT is as for compress; what holds no pixels
 no part. Rates in bits/dim with all headers, speeds in MB of raw samples a second.
 """
 _ADAPTATIONS = ("none", "online", "auto")
-_RIVALS = ("png", "webp", "jxl-e7", "jxl-e9", "xz")
+_USUAL = ("png", "webp", "jxl-e7", "jxl-e9", "xz")
+_RIVALS = (*_USUAL, "jxl-e10", "bz2", "gzip")
 _SKIPPED = 3
 
 
@@ -59,8 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="LIST", help="of none,online,auto (default: all three)",
     )  # fmt: skip
     group.add_argument(
-        "--rivals", type=_several(_RIVALS, empty=True), default=_RIVALS, metavar="LIST",
-        help=f"of {','.join(_RIVALS)} (default: all), or none",
+        "--rivals", type=_several(_RIVALS, empty=True), default=_USUAL, metavar="LIST",
+        help=f"of {','.join(_RIVALS)} (default: the first five), or none",
     )  # fmt: skip
     group.add_argument(
         "--checkpoint", default="default", metavar="NAME|PATH",

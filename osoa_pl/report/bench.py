@@ -59,7 +59,7 @@ def bench(
     inputs: Sequence[str | os.PathLike[str]],
     *,
     adaptations: Sequence[str] = ADAPTATIONS,
-    rival_names: Sequence[str] = rivals.RIVALS,
+    rival_names: Sequence[str] = rivals.USUAL,
     checkpoint: str = "default",
     device: str = "cpu",
     threads: int | None = None,

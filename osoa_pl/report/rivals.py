@@ -8,6 +8,8 @@ Sizes are whole files. Speeds count encoding and decoding alone, in MB of raw sa
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import math
@@ -108,6 +110,22 @@ def _encode_xz(pixels: Pixels, threads: int) -> bytes:
     return lzma.compress(pixels.tobytes(), check=lzma.CHECK_CRC32, filters=filters)
 
 
+def _encode_bz2(pixels: Pixels, threads: int) -> bytes:
+    return bz2.compress(pixels.tobytes(), 9)
+
+
+def _decode_bz2(data: bytes, shape: tuple[int, ...]) -> Pixels:
+    return np.frombuffer(bz2.decompress(data), np.uint8).reshape(shape)
+
+
+def _encode_gzip(pixels: Pixels, threads: int) -> bytes:
+    return gzip.compress(pixels.tobytes(), 9, mtime=0)
+
+
+def _decode_gzip(data: bytes, shape: tuple[int, ...]) -> Pixels:
+    return np.frombuffer(gzip.decompress(data), np.uint8).reshape(shape)
+
+
 def _decode_xz(data: bytes, shape: tuple[int, ...]) -> Pixels:
     return np.frombuffer(lzma.decompress(data), np.uint8).reshape(shape)
 
@@ -118,14 +136,22 @@ _CODECS = {
     "jxl-e7": _jxl(7),
     "jxl-e9": _jxl(9),
     "xz": _Codec(_encode_xz, _decode_xz, "concatenated"),
+    "jxl-e10": _jxl(10),
+    "bz2": _Codec(_encode_bz2, _decode_bz2, "concatenated"),
+    "gzip": _Codec(_encode_gzip, _decode_gzip, "concatenated"),
 }
 RIVALS = tuple(_CODECS)
+USUAL = RIVALS[:5]
+"""Those that `osoa bench` runs unless told otherwise: JPEG XL e10 takes minutes."""
 TITLES = {
     "png": "PNG optimised",
     "webp": "WebP lossless m6",
     "jxl-e7": "JPEG XL e7",
     "jxl-e9": "JPEG XL e9",
     "xz": "xz -9e",
+    "jxl-e10": "JPEG XL e10",
+    "bz2": "bzip2 -9",
+    "gzip": "gzip -9",
 }
 
 
