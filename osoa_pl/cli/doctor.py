@@ -10,6 +10,7 @@ from typing import Any
 from osoa_pl.cli.arguments import add_json
 from osoa_pl.cli.console import Console
 from osoa_pl.cli.info import installed_checkpoints
+from osoa_pl.cli.lightning_command import owners
 from osoa_pl.errors import CheckpointError, PortabilityError
 
 SUMMARY = "check this machine's arithmetic, kernels and checkpoints"
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.is_available(),
+        "lightning_command": owners(),
         "checks": [asdict(check) for check in checks],
         "checkpoints": installed_checkpoints(),
     }
@@ -78,6 +80,7 @@ def _tell(about: dict[str, Any], console: Console) -> None:
     rows.append(("system", about["system"]))
     rows.append(("threads", str(about["threads"])))
     rows.append(("cuda", "yes" if about["cuda"] else "no"))
+    rows.append(("command lightning", ", ".join(about["lightning_command"]) or "not installed"))
     console.table(("version", ""), rows, left=2)
     console.result("")
     console.table(

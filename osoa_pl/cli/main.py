@@ -10,24 +10,26 @@ exists; 130 interrupted.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
 
 import osoa_pl
-from osoa_pl.cli import bench, compress, decompress, doctor, info, listing, verify
+from osoa_pl.cli import bench, compress, decompress, doctor, info, listing, training, verify
 from osoa_pl.cli.arguments import Parser, add_common, near
 from osoa_pl.cli.console import Console, drop_output, reopen_streams
 from osoa_pl.errors import OsoaError, UsageError
 
-COMMANDS: dict[str, ModuleType] = {
+COMMANDS: dict[str, ModuleType | training.HandedOn] = {
     "compress": compress,
     "decompress": decompress,
     "verify": verify,
     "list": listing,
     "info": info,
     "bench": bench,
+    **training.VERBS,
     "doctor": doctor,
 }
 INTERRUPTED = 130
@@ -91,9 +93,14 @@ def _failed(
 
 def _run(words: list[str], console: Console) -> int:
     parser, commands = _tree()
-    _check_words(words, parser, commands)
+    at = _check_words(words, parser, commands)
+    handed: list[str] = []
+    if at is not None and words[at] in training.VERBS:
+        verb, known = training.VERBS[words[at]], commands[words[at]].option_names()
+        own, handed = verb.divide(words[at + 1 :], known)
+        words = [*words[: at + 1], *own]
     try:
-        arguments = parser.parse_args(words)
+        arguments = parser.parse_args(words, argparse.Namespace(words=handed))
     except SystemExit as done:  # help and --version have been printed
         return int(done.code or 0)
     console.quiet, console.color = arguments.quiet, arguments.color
@@ -118,11 +125,15 @@ def _tree() -> tuple[Parser, dict[str, Parser]]:
     return parser, commands
 
 
-def _check_words(words: Sequence[str], parser: Parser, commands: dict[str, Parser]) -> None:
-    """Name the near neighbours of a misspelt command or long option, before argparse sees it."""
+def _check_words(words: Sequence[str], parser: Parser, commands: dict[str, Parser]) -> int | None:
+    """Name the near neighbours of a misspelt command or long option, before argparse sees it.
+
+    Returns where the command stands, if there is one. What follows one that hands its words on is
+    not looked at.
+    """
     known, command = parser.option_names(), ""
-    before = ""
-    for word in words:
+    before, at = "", None
+    for index, word in enumerate(words):
         if word == "--":
             break
         if word.startswith("--"):
@@ -139,9 +150,12 @@ def _check_words(words: Sequence[str], parser: Parser, commands: dict[str, Parse
                     f"unknown command {word!r}{near(word, list(commands))}",
                     hint="`osoa --help` lists the commands",
                 )
-            command = word
+            command, at = word, index
+            if command in training.VERBS:
+                break
             known = commands[word].option_names()
         before = word
     helped = {"-h", "--help", "--version"}.intersection(words)
     if not command and not helped:
         raise UsageError("no command given", hint="`osoa --help` lists the commands")
+    return at

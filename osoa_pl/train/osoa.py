@@ -1,0 +1,170 @@
+"""`osoa run osoa`: a compression as a run of the Trainer, with its curves in TensorBoard.
+
+The archive is the one that `osoa compress` writes with the same options, byte for byte.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from osoa_pl.api.job import CompressionJob, CompressResult
+from osoa_pl.errors import UsageError
+from osoa_pl.online.none import NoAdaptation
+from osoa_pl.online.online import OnlineAdaptation
+from osoa_pl.online.policy import Policy
+from osoa_pl.train.cli import RUNS
+from osoa_pl.train.coding import CodingCallback
+from osoa_pl.train.loop import OSOAModule, install
+from osoa_pl.train.manners import check_configs, translated
+from osoa_pl.train.messages import explain
+from osoa_pl.train.progress import progress_bar
+
+
+@dataclass
+class OSOAOptions:
+    """What is compressed, and how; the keys of a config beside `trainer`.
+
+    Args:
+        inputs: Folders, pictures and arrays, as for `osoa compress`.
+        output: Archive to write.
+        checkpoint: Name or path of the checkpoint to start from.
+        adaptation: online (a step after each batch) or none.
+        step_size: Of the adaptation.
+        seed: Of the rounding noise.
+        settings: Sizes that differ from what suits the checkpoint: batch_pixels, first_pixels,
+            segment_batches, streams.
+        embed_checkpoint: Put the checkpoint into the archive.
+        overwrite: Replace an archive that is there already.
+        resume: Keep what is finished when the run ends early, and continue from there.
+        compare_none: Log also what the checkpoint would need without adaptation.
+        threads: Threads of the model; the bytes do not depend on it.
+        name: The run lies in runs/NAME (default: name of the archive).
+    """
+
+    inputs: list[str] = field(default_factory=list)
+    output: str = ""
+    checkpoint: str = "default"
+    adaptation: Literal["online", "none"] = "online"
+    step_size: float = 1e-3
+    seed: int = 0
+    settings: dict[str, int] = field(default_factory=dict)
+    embed_checkpoint: bool = False
+    overwrite: bool = False
+    resume: bool = False
+    compare_none: bool = False
+    threads: int | None = None
+    name: str | None = None
+
+    def policy(self) -> Policy:
+        """A new policy for one shard. Raises UsageError for a wrong step size."""
+        if self.adaptation == "none":
+            return NoAdaptation()
+        return OnlineAdaptation(step_size=self.step_size)
+
+
+def compress_with_trainer(options: OSOAOptions, trainer: Trainer) -> CompressResult:
+    """Compress by the OSOA loop on a Trainer; the same bytes as `osoa_pl.compress`.
+
+    The Trainer's max_epochs is set to the number of shards; its other options must leave the
+    trajectory alone (UsageError). A CodingCallback is added where there is none.
+    """
+    install(trainer)
+    options.policy()
+    cuda = isinstance(trainer.accelerator, CUDAAccelerator)
+    job = CompressionJob(
+        options.inputs, options.output, checkpoint=options.checkpoint,
+        embed_checkpoint=options.embed_checkpoint, seed=options.seed, settings=options.settings,
+        device="cuda" if cuda else "cpu", threads=options.threads, overwrite=options.overwrite,
+        resume=options.resume,
+    )  # fmt: skip
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    if not any(isinstance(one, CodingCallback) for one in callbacks):
+        callbacks.insert(0, CodingCallback(options.compare_none))
+    with job:
+        state = job.finished(options.policy()) if options.resume else None
+        module = OSOAModule(job, options.policy, state)
+        if module.shards_left:
+            trainer.fit_loop.max_epochs = module.shards_left
+            trainer.fit(module)
+        result = job.commit()
+    for logger in trainer.loggers:
+        logger.log_metrics({"archive/bits_per_dim": result.bits_per_dim}, 0)
+        logger.finalize("success")
+    return result
+
+
+def run(
+    words: list[str], *, quiet: bool = False, warn: Callable[[str], None] | None = None
+) -> tuple[str, CompressResult] | None:
+    """Run with the words after `osoa run osoa`: (archive, result), None after help and the like.
+
+    Raises OsoaError for a mistake, KeyboardInterrupt where Ctrl-C ended the run.
+    """
+    check_configs(words)
+    parser = _parser()
+    keys = [action.dest for action in parser._actions if action.option_strings]
+    with translated(warn) as out:
+        try:
+            with redirect_stdout(out):
+                config = parser.parse_args(words)
+        except ArgumentError as error:
+            raise explain(str(error), "run osoa", keys) from error
+        options = OSOAOptions(**_own(config))
+        missing = [key for key in ("inputs", "output") if not getattr(options, key)]
+        if missing:
+            raise UsageError(f"{' and '.join(missing)}: not given", hint="`osoa run osoa --help`")
+        result = compress_with_trainer(options, _trainer(parser, config, options, quiet))
+        return options.output, result
+    return None
+
+
+def _parser() -> LightningArgumentParser:
+    parser = LightningArgumentParser(
+        description="One-shot online adaptation on a Trainer.", exit_on_error=False,
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_class_arguments(OSOAOptions, None, fail_untyped=False)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.set_defaults(
+        {
+            "trainer.logger": False,
+            "trainer.enable_checkpointing": False,
+            "trainer.enable_model_summary": False,
+        }
+    )
+    return parser
+
+
+def _own(config: Namespace) -> dict[str, Any]:
+    return {key: config[key] for key in OSOAOptions.__dataclass_fields__}
+
+
+def _trainer(
+    parser: LightningArgumentParser, config: Namespace, options: OSOAOptions, quiet: bool
+) -> Trainer:
+    given = parser.instantiate_classes(config).trainer.as_dict()
+    folder = Path(
+        given["default_root_dir"] or Path(RUNS, options.name or Path(options.output).stem)
+    )
+    given["default_root_dir"] = str(folder)
+    if given["logger"] is True:
+        given["logger"] = TensorBoardLogger(folder.parent, folder.name)
+    callbacks = given["callbacks"] or []
+    given["callbacks"] = list(callbacks) if isinstance(callbacks, list) else [callbacks]
+    if quiet:
+        given["enable_progress_bar"] = False
+    elif not any(isinstance(one, ProgressBar) for one in given["callbacks"]):
+        given["callbacks"].append(progress_bar())
+    return Trainer(**given)
