@@ -125,7 +125,12 @@ def run(
         missing = [key for key in ("inputs", "output") if not getattr(options, key)]
         if missing:
             raise UsageError(f"{' and '.join(missing)}: not given", hint="`osoa run osoa --help`")
-        result = compress_with_trainer(options, _trainer(parser, config, options, quiet))
+        trainer = _trainer(parser, config, options, quiet)
+        if trainer.loggers and trainer.log_dir:  # what the run used, beside its curves
+            folder = Path(trainer.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(parser.dump(config), encoding="utf-8")
+        result = compress_with_trainer(options, trainer)
         return options.output, result
     return None
 
@@ -135,6 +140,7 @@ def _parser() -> LightningArgumentParser:
         description="One-shot online adaptation on a Trainer.", exit_on_error=False,
         allow_abbrev=False,
     )  # fmt: skip
+    parser.add_argument("-c", "--config", action="config", help="yaml of options")
     parser.add_class_arguments(OSOAOptions, None, fail_untyped=False)
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.set_defaults(

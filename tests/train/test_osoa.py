@@ -23,6 +23,7 @@ from osoa_pl.models.zoo import pack
 from osoa_pl.train.loop import OSOALoop, ReplayOptimizer
 from osoa_pl.train.osoa import OSOAOptions, compress_with_trainer, run
 
+CONFIGS = Path(__file__).parents[2]
 SETTINGS = {"batch_pixels": 256, "first_pixels": 128, "segment_batches": 3}
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec:FutureWarning",
@@ -225,6 +226,24 @@ def test_curves_in_tensorboard(collection, checkpoint_path, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "config", sorted(CONFIGS.glob("configs/osoa/*.yaml")), ids=lambda path: path.stem
+)
+def test_configs(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr("osoa_pl.train.osoa.compress_with_trainer", lambda *a: made.append(a))
+    told = []
+    run(["-c", str(config)], quiet=True, warn=told.append)
+    ((chosen, runs),) = made
+    assert chosen.output.endswith(".osoa") and chosen.compare_none
+    assert runs.loggers[0].log_dir == f"runs/{Path(chosen.output).stem}/version_0"
+    assert not told and [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["config.yaml"]
+    lines = config.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# What: ") and lines[1].startswith("# Command: osoa run osoa -c ")
+    assert str(config.relative_to(CONFIGS)) in lines[1]
+
+
+@pytest.mark.parametrize(
     ("words", "error", "message"),
     [
         (["--output", "x.osoa"], UsageError, "inputs: not given"),
@@ -235,6 +254,8 @@ def test_curves_in_tensorboard(collection, checkpoint_path, tmp_path):
         (["--settings", '{"streems": 3}', "--inputs", '["tests"]', "--output", "x.osoa"],
          UsageError, "streems"),
         (["-c", "missing.yaml"], UsageError, "missing.yaml"),
+        (["--trainer.precisoin", "32"], UsageError, "did you mean 'precision'"),
+        (["--trainer.max_time", "x", "--inputs", '["x"]', "--output", "y"], UsageError, "duration"),
     ],
 )  # fmt: skip
 def test_mistakes_cost_one_line(words, error, message):
