@@ -125,19 +125,20 @@ def _warm_up(job: Job, options: dict[str, Any]) -> None:
 
     from osoa_pl.api.archive import decompress
     from osoa_pl.api.compress import compress
-    from osoa_pl.errors import CheckpointError
+    from osoa_pl.models import checkpoint as checkpoints
 
+    sizes = checkpoints.describe(checkpoints.read(job.checkpoint))
     with tempfile.TemporaryDirectory(prefix="osoa-bench-") as folder:
         archive = str(Path(folder, "warm.osoa"))
-        for channels in (1, 3):
-            images = np.arange(2 * 8 * 8 * channels).reshape(2, 8, 8, channels) % 256
-            try:
-                compress(
-                    images.astype(np.uint8), archive, checkpoint=job.checkpoint,
-                    adaptation="online", overwrite=True, **options,
-                )  # fmt: skip
-            except CheckpointError:  # no model for such pixels: then they are not measured
-                continue
+        for config in sizes.values():
+            # models of one size of image have it in their configuration; 0 and 1 suit them all
+            size = (config["height"], config["width"]) if "height" in config else (8, 8)
+            shape = (2, *size, config["channels"])
+            images = np.arange(np.prod(shape)).reshape(shape) % 2
+            compress(
+                images.astype(np.uint8), archive, checkpoint=job.checkpoint,
+                adaptation="online", overwrite=True, **options,
+            )  # fmt: skip
             decompress(archive, checkpoint=job.checkpoint, **options)
 
 
