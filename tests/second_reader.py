@@ -2,6 +2,7 @@
 
 It shares no code with the package. `tests/test_second_reader.py` lets it read what the package
 writes, adapting, down to the digests of pixels and weights; so the page is enough, and true.
+Section 12 of the page, the family `vae`, is in `second_reader_latent.py`.
 
     python tests/second_reader.py ARCHIVE [CHECKPOINT.safetensors]
 """
@@ -103,26 +104,39 @@ def features(img, i, j):
     return out, pred, cand
 
 
+def model(data, kind):
+    n = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + n])
+    meta = json.loads(head["__metadata__"]["osoa_pl"])
+
+    def tensor(name):
+        a, b = head[name]["data_offsets"]
+        return np.frombuffer(data[8 + n + a : 8 + n + b], "<f4").copy()
+
+    tensors = [tensor(f"{kind}.{k}") for k in ("parameters", "activation_max", "second_moment")]
+    if meta["family"] == "local_ar":
+        return Model(meta["models"][kind], *tensors)
+    from second_reader_latent import Latent
+
+    assert meta["family"] == "vae"
+    return Latent(meta["models"][kind], *tensors)
+
+
 class Model:
-    def __init__(s, data, kind):
-        n = int.from_bytes(data[:8], "little")
-        head = json.loads(data[8 : 8 + n])
-        cfg = json.loads(head["__metadata__"]["osoa_pl"])["models"][kind]
+    weight_bits, activation_bits, decay = 9, 8, 0.95
 
-        def tensor(name):
-            a, b = head[name]["data_offsets"]
-            return np.frombuffer(data[8 + n + a : 8 + n + b], "<f4").copy()
-
-        s.C, s.H, s.D, s.K = (cfg[k] for k in ("channels", "width", "depth", "mixtures"))
-        s.p, s.A, s.v = (
-            tensor(f"{kind}.{k}") for k in ("parameters", "activation_max", "second_moment")
-        )
-        C, H, D, K = s.C, s.H, s.D, s.K
+    def __init__(s, cfg, p, A, v):
+        C, H, D, K = (cfg[k] for k in ("channels", "width", "depth", "mixtures"))
+        s.C, s.H, s.D, s.K = C, H, D, K
         F = {3: 96, 1: 44}[C]
         O = 3 * K * C + C * (C - 1) // 2 + 7
         s.L = 2 * D + 1
         s.sizes = [(H, F)] + [(H, H)] * (2 * D) + [(O, H)]
-        s.m = np.zeros_like(s.p)
+        s.start(p, A, v)
+
+    def start(s, p, A, v):
+        s.p, s.A, s.v, s.m = p, A, v, np.zeros_like(p)
+        s.n, s.c1 = 0, 1.0
 
     def views(s, flat):
         at = 0
@@ -133,61 +147,109 @@ class Model:
         return out
 
     def quantise(s):
-        s.w, s.b, s.sw, s.sx = [], [], [], [2.0**-5]
+        s.w, s.b, s.sw, s.sx = [], [], [], s.steps()
         for W, b in s.views(s.p):
-            t = step(np.abs(W).max(), 9)
+            t = step(np.abs(W).max(), s.weight_bits)
+            limit = 2**s.weight_bits - 1
             s.sw.append(t)
-            s.w.append(np.clip(np.rint(W / f4(t)), -511, 511).astype(np.int64))
+            s.w.append(np.clip(np.rint(W / f4(t)), -limit, limit).astype(np.int64))
             s.b.append(b.copy())
-        s.sx += [step(a, 8) for a in s.A]
+
+    def steps(s):
+        return [2.0**-5] + [step(a, 8) for a in s.A]
+
+    def layer(s, l):
+        return (s.x[l] @ s.w[l].T).astype(f4) * f4(s.sw[l] * s.sx[l]) + s.b[l]
+
+    def Q(s, h, l):
+        r = np.maximum(h, f4(0))
+        s.seen.append(r.max())
+        s.x.append(np.minimum(np.rint(r / f4(s.sx[l])), 2**s.activation_bits - 1).astype(np.int64))
 
     def forward(s, x):
         s.x = [np.asarray(x, np.int64)]
         s.seen = []
-
-        def layer(l):
-            return (s.x[l] @ s.w[l].T).astype(f4) * f4(s.sw[l] * s.sx[l]) + s.b[l]
-
-        def Q(h, l):
-            r = np.maximum(h, f4(0))
-            s.seen.append(r.max())
-            s.x.append(np.minimum(np.rint(r / f4(s.sx[l])), 255).astype(np.int64))
-
-        h = layer(0)
-        Q(h, 1)
+        h = s.layer(0)
+        s.Q(h, 1)
         for d in range(s.D):
-            Q(layer(2 * d + 1), 2 * d + 2)
-            h = h + layer(2 * d + 2)
-            Q(h, 2 * d + 3)
-        return layer(s.L)
+            s.Q(s.layer(2 * d + 1), 2 * d + 2)
+            h = h + s.layer(2 * d + 2)
+            s.Q(h, 2 * d + 3)
+        return s.layer(s.L)
 
-    def backward(s, G, seed, n, count):
+    def back(s, l, G, into, seed):
+        sg = step(np.abs(G).max(), 7)
+        key = hmix(l, hmix(s.n, seed))
+        out = G.shape[1]
+        u = [
+            [((hmix(p * out + o, key) >> 12) + 0.5) * 2.0**-20 for o in range(out)]
+            for p in range(len(G))
+        ]
+        q = np.clip(np.floor(G / f4(sg) + np.array(u).astype(f4)), -127, 127).astype(np.int64)
+        into[l][0][:] = (q.T @ s.x[l]).astype(f4) * f4(sg * s.sx[l])
+        into[l][1][:] = q.sum(0).astype(f4) * f4(sg)
+        return (q @ s.w[l]).astype(f4) * f4(sg * s.sw[l])
+
+    def mask(s, g, l):
+        return np.where(s.x[l] > 0, g, f4(0))
+
+    def gradient(s, tiles, images, seed):
+        places = [(m, r + i, j) for m, r, h, w in tiles for i in range(h) for j in range(w)]
+        feats = [features(images[m], i, j) for m, i, j in places]
+        G = np.stack(
+            [
+                head_gradient(s, o, f[1], f[2], [int(a) for a in images[m][i, j]])
+                for o, f, (m, i, j) in zip(s.forward([f[0] for f in feats]), feats, places)
+            ]
+        )
         flat = np.zeros_like(s.p)
-        views = s.views(flat)
-
-        def layer(l, G):
-            sg = step(np.abs(G).max(), 7)
-            key = hmix(l, hmix(n, seed))
-            out = G.shape[1]
-            u = np.array(
-                [
-                    [((hmix(p * out + o, key) >> 12) + 0.5) * 2.0**-20 for o in range(out)]
-                    for p in range(len(G))
-                ]
-            ).astype(f4)
-            q = np.clip(np.floor(G / f4(sg) + u), -127, 127).astype(np.int64)
-            views[l][0][:] = (q.T @ s.x[l]).astype(f4) * f4(sg * s.sx[l])
-            views[l][1][:] = q.sum(0).astype(f4) * f4(sg)
-            return (q @ s.w[l]).astype(f4) * f4(sg * s.sw[l])
-
-        mask = lambda g, l: np.where(s.x[l] > 0, g, f4(0))
-        Gh = mask(layer(s.L, G), s.L)
+        into = s.views(flat)
+        Gh = s.mask(s.back(s.L, G, into, seed), s.L)
         for d in reversed(range(s.D)):
             a, b = 2 * d + 1, 2 * d + 2
-            Gt = mask(layer(b, Gh), b)
-            Gh = Gh + mask(layer(a, Gt), a)
-        layer(0, Gh)
-        return flat * f4(1.0 / (len(G) * s.C)) if count else flat
+            Gt = s.mask(s.back(b, Gh, into, seed), b)
+            Gh = Gh + s.mask(s.back(a, Gt, into, seed), a)
+        s.back(0, Gh, into, seed)
+        return flat * f4(1.0 / (len(G) * s.C))
+
+    def ended(s, stream, number):
+        return stream.s == LIM and not stream.stack
+
+    def adapt(s, pol, tiles, images, seed):
+        for _ in range(pol["updates"]):
+            s.quantise()
+            g = s.gradient(tiles, images, seed)
+            s.n += 1
+            if not np.isfinite(g).all():
+                continue
+            fixed = np.clip(np.rint(g * f4(2**20)), -(2**22), 2**22).astype(np.int64)
+            norm = float(np.sqrt(f8(int((fixed * fixed).sum())))) * 2.0**-20
+            if norm > pol["clip"]:
+                g = g * f4(pol["clip"] / norm)
+            b1, b2 = pol["beta1"], pol["beta2"]
+            s.c1 *= b1
+            s.m = s.m * f4(b1) + g * f4(1 - b1)
+            s.v = s.v * f4(b2) + (g * g) * f4(1 - b2)
+            s.p = s.p - (s.m * f4(pol["step_size"] / (1 - s.c1))) / (np.sqrt(s.v) + f4(pol["eps"]))
+        s.A = np.maximum(np.array(s.seen, f4), s.A * f4(s.decay))
+
+    def decode(s, tiles, stream, images):
+        order = sorted(
+            (j + 4 * i, t, i, j)
+            for t, (_, _, h, w) in enumerate(tiles)
+            for i in range(h)
+            for j in range(w)
+        )
+        for _, t, i, j in order:
+            im, row, h, w = tiles[t]
+            img = images[im]
+            x, pred, cand = features(img, row + i, j)
+            head = Head(s, s.forward([x])[0], pred, cand)
+            for c in range(s.C):
+                head.channel()
+                lo = stream.pop(head.cum, 256, 20)
+                head.take(lo)
+                img[row + i, j, c] = lo
 
 
 class Head:
@@ -345,11 +407,25 @@ class Stream:
             else ([], LIM)
         )
 
-    def advance(s, start, freq):
-        slot = s.s & ((1 << 20) - 1)
-        s.s = freq * (s.s >> 20) + slot - start
+    def pop(s, cum, count, r):
+        slot = s.s & ((1 << r) - 1)
+        lo, hi = 0, count
+        while hi - lo > 1:
+            mid = (lo + hi) // 2
+            lo, hi = (mid, hi) if cum(mid) <= slot else (lo, mid)
+        start, end = cum(lo), cum(lo + 1)
+        assert start <= slot < end
+        s.s = (end - start) * (s.s >> r) + slot - start
         if s.s < LIM:
             s.s = s.s << 32 | s.stack.pop()
+        return lo
+
+    def push(s, start, end, r):
+        freq = end - start
+        if s.s >= freq << (63 - r):
+            s.stack.append(s.s & MASK)
+            s.s >>= 32
+        s.s = (s.s // freq << r) + s.s % freq + start
 
 
 def digest(parts):
@@ -377,7 +453,7 @@ def restore(path, z, checkpoint):
     result = {}
     for number, shard in enumerate(man["shards"]):
         C = shard["channels"]
-        model = Model(data, {3: "rgb", 1: "grey"}[C])
+        m = model(data, {3: "rgb", 1: "grey"}[C])
         pol = shard["policy"]
         shapes = []
         for it in items:
@@ -390,22 +466,15 @@ def restore(path, z, checkpoint):
                 shapes += [(it["height"], it["width"])] * n
         images = [np.zeros((h, w, C), np.uint8) for h, w in shapes]
         batches = plan(shapes, st)
-        n = 0
-        c1 = 1.0
         first = 0
         for index in range(len(shard["segments"])):
             seg = z.read(f"shards/{number:04d}/{index:06d}.seg")
-            magic, ver, S, sh, si, fb, nb, pd, sd, crc = struct.unpack("<4sHHIIII16s16sI", seg[:60])
+            *found, nb, pd, sd, crc = struct.unpack("<4sHHIIII16s16sI", seg[:60])
+            S = st["streams"]
+            assert found == [b"OSEG", 1, S, number, index, first]
             lengths = np.frombuffer(seg, "<u4", S, 64)
             body = seg[64 + 4 * S :]
-            assert (magic, ver, S, sh, si, fb) == (
-                b"OSEG",
-                1,
-                st["streams"],
-                number,
-                index,
-                first,
-            ) and zlib.crc32(body) == crc
+            assert zlib.crc32(body) == crc
             assert zlib.crc32(seg[:60] + lengths.tobytes()) == struct.unpack("<I", seg[60:64])[0]
             words = np.frombuffer(body, "<u4")
             cuts = np.concatenate([[0], np.cumsum(lengths.astype(np.int64))]).astype(int)
@@ -415,75 +484,16 @@ def restore(path, z, checkpoint):
             first += nb
             pixels = []
             for tiles in group:
-                model.quantise()
+                m.quantise()
                 for b in range(min(S, len(tiles))):
-                    mine = tiles[b::S]
-                    stream = streams[b]
-                    order = sorted(
-                        (j + 4 * i, t, i, j)
-                        for t, (_, _, h, w) in enumerate(mine)
-                        for i in range(h)
-                        for j in range(w)
-                    )
-                    for _, t, i, j in order:
-                        im, row, h, w = mine[t]
-                        img = images[im]
-                        x, pred, cand = features(img, row + i, j)
-                        head = Head(model, model.forward([x])[0], pred, cand)
-                        for c in range(C):
-                            head.channel()
-                            slot = stream.s & ((1 << 20) - 1)
-                            lo, hi = 0, 256
-                            while hi - lo > 1:
-                                mid = (lo + hi) // 2
-                                if head.cum(mid) <= slot:
-                                    lo = mid
-                                else:
-                                    hi = mid
-                            start = head.cum(lo)
-                            stream.advance(start, head.cum(lo + 1) - start)
-                            head.take(lo)
-                            img[row + i, j, c] = lo
+                    m.decode(tiles[b::S], streams[b], images)
                 for im, row, h, w in tiles:
                     pixels.append(images[im][row : row + h].tobytes())
                 if pol["name"] == "online":
-                    places = [
-                        (im, row + i, j)
-                        for im, row, h, w in tiles
-                        for i in range(h)
-                        for j in range(w)
-                    ]
-                    feats = [features(images[im], i, j) for im, i, j in places]
-                    for _ in range(pol["updates"]):
-                        model.quantise()
-                        outs = model.forward([f[0] for f in feats])
-                        G = np.stack(
-                            [
-                                head_gradient(
-                                    model, o, f[1], f[2], [int(a) for a in images[im][i, j]]
-                                )
-                                for o, f, (im, i, j) in zip(outs, feats, places)
-                            ]
-                        )
-                        g = model.backward(G, man["seed"], n, True)
-                        n += 1
-                        if not np.isfinite(g).all():
-                            continue
-                        fixed = np.clip(np.rint(g * f4(2**20)), -(2**22), 2**22).astype(np.int64)
-                        norm = float(np.sqrt(f8(int((fixed * fixed).sum())))) * 2.0**-20
-                        if norm > pol["clip"]:
-                            g = g * f4(pol["clip"] / norm)
-                        b1, b2 = pol["beta1"], pol["beta2"]
-                        c1 *= b1
-                        model.m = model.m * f4(b1) + g * f4(1 - b1)
-                        model.v = model.v * f4(b2) + (g * g) * f4(1 - b2)
-                        model.p = model.p - (model.m * f4(pol["step_size"] / (1 - c1))) / (
-                            np.sqrt(model.v) + f4(pol["eps"])
-                        )
-                    model.A = np.maximum(np.array(model.seen, f4), model.A * f4(0.95))
-            assert all(s.s == LIM and not s.stack for s in streams), "left over"
+                    m.adapt(pol, tiles, images, man["seed"])
+            assert all(m.ended(s, b) for b, s in enumerate(streams)), "left over"
             assert digest(pixels) == pd, "pixels"
-            state = [model.p, model.A] + ([model.m, model.v] if pol["name"] == "online" else [])
+            state = [m.p, m.A] + ([m.m, m.v] if pol["name"] == "online" else [])
             assert digest((a + f4(0)).astype("<f4").tobytes() for a in state) == sd, "state"
         result[C] = images
     return result
