@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from osoa_pl.arith import functions
-from osoa_pl.coding.bitsback import FRACTION_BITS, SLOPE_BITS
+from osoa_pl.coding.bitsback import FRACTION_BITS, SLOPE_BITS, cumulative_bins
 
 PRECISION = 24
 VALUE_BITS = 10  # a latent is at most 1023 steps of 2^-8 to the generative network
@@ -59,3 +59,19 @@ def sampled_values(values: Tensor) -> Tensor:
     """Latents float64 as integer-valued float32, in steps of 2^-8, saturating at +-1023."""
     limit = float((1 << VALUE_BITS) - 1)
     return (values * (1.0 / VALUE_STEP)).round().clamp(-limit, limit).float()
+
+
+def find_bins(
+    slots: np.ndarray, mean: np.ndarray, slope: np.ndarray, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(bins, frequencies) int64 whose posterior intervals hold slots of [0, 2^24), one a latent."""
+    low, high = np.zeros_like(slots), np.full_like(slots, 1 << bits)
+
+    def below(bins: np.ndarray) -> np.ndarray:
+        return cumulative_bins(bins, mean, slope, edges(bits), table(), PRECISION)
+
+    for _ in range(bits):
+        middle = (low + high) >> 1
+        inside = below(middle) <= slots
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return low, below(low + 1) - below(low)

@@ -45,7 +45,10 @@ class Likelihood(Protocol):
         """Codec of pixels (n, dims) on n lanes."""
 
     def log_loss(self, outputs: Tensor, pixels: Tensor) -> Tensor:
-        """-ln P(pixels) of each image, float64 (n,), for reports; pixels int64 (n, dims)."""
+        """-ln of the pixels' shares of 2^24, float64 (n,), for reports; pixels int64 (n, dims).
+
+        A share is never below 2^-24: no pixel costs more than 24 bits, whatever the model says.
+        """
 
     def gradient(self, outputs: Tensor, pixels: Tensor) -> Tensor:
         """d(-ln P(pixels))/d(outputs), float32 (n, outputs)."""
@@ -70,8 +73,10 @@ class Bernoulli:
         return BernoulliPixels(ones.cpu().numpy(), PRECISION)
 
     def log_loss(self, outputs: Tensor, pixels: Tensor) -> Tensor:
-        """-ln P(pixels) of each image, float64 (n,)."""
-        return self.native_loss(outputs.double(), pixels)
+        """-ln of the pixels' shares of 2^24, float64 (n,)."""
+        signed = torch.where(pixels == 1, outputs, -outputs).double()
+        least = 2.0**-PRECISION
+        return -torch.sigmoid(signed).clamp(least, 1.0 - least).log().sum(1)
 
     def gradient(self, outputs: Tensor, pixels: Tensor) -> Tensor:
         """sigmoid(logit) - pixel, float32 (n, dims)."""
@@ -119,8 +124,10 @@ class BetaBinomial:
         return whole + torch.arange(TRIALS + 2, device=whole.device)
 
     def log_loss(self, outputs: Tensor, pixels: Tensor) -> Tensor:
-        """-ln P(pixels) of each image, float64 (n,)."""
-        return self.native_loss(outputs.double(), pixels)
+        """-ln of the pixels' shares of 2^24, float64 (n,)."""
+        least = 2.0**-PRECISION
+        share = self._log_p(outputs.double(), pixels).exp() * (1.0 - (TRIALS + 1) * least) + least
+        return -share.log().sum(1)
 
     def gradient(self, outputs: Tensor, pixels: Tensor) -> Tensor:
         """Finite sums of reciprocals in the order of i, float32 (n, 2 dims); 0 where clamped."""
@@ -140,12 +147,14 @@ class BetaBinomial:
 
     def native_loss(self, outputs: Tensor, pixels: Tensor) -> Tensor:
         """-ln P(pixels) of each image, (n,), differentiable, by log-gamma functions."""
+        return -self._log_p(outputs, pixels).sum(1)
+
+    def _log_p(self, outputs: Tensor, pixels: Tensor) -> Tensor:
         alpha, beta = (part.clamp(LOWEST, HIGHEST).exp() for part in outputs.chunk(2, 1))
         x, lg, n = pixels.to(outputs.dtype), torch.lgamma, float(TRIALS)
         log_p = lg(x + alpha) + lg(n - x + beta) - lg(n + alpha + beta)
         log_p = log_p + lg(alpha + beta) - lg(alpha) - lg(beta)
-        log_p = log_p - lg(x + 1.0) - lg(n - x + 1.0) + lg(torch.full_like(x, n + 1.0))
-        return -log_p.sum(1)
+        return log_p - lg(x + 1.0) - lg(n - x + 1.0) + lg(torch.full_like(x, n + 1.0))
 
     def mean(self, outputs: Tensor) -> Tensor:
         """255 alpha / (alpha + beta)."""
