@@ -126,7 +126,7 @@ def test_both_forms_agree() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the page's yaml was run; `others.npy` is to be compressed, `site` is an installation."""
+    """Where the page ran; `others.npy` is to be compressed, `site` is an installation."""
     here = tmp_path_factory.mktemp("tiny")
     (here / "data").mkdir()
     (here / "data" / "train.raw").write_bytes(pictures(44).tobytes())
