@@ -139,8 +139,7 @@ class Model:
         s.n, s.c1 = 0, 1.0
 
     def views(s, flat):
-        at = 0
-        out = []
+        at, out = 0, []
         for o, i in s.sizes:
             out.append((flat[at : at + o * i].reshape(o, i), flat[at + o * i : at + o * i + o]))
             at += o * i + o
@@ -167,8 +166,7 @@ class Model:
         s.x.append(np.minimum(np.rint(r / f4(s.sx[l])), 2**s.activation_bits - 1).astype(np.int64))
 
     def forward(s, x):
-        s.x = [np.asarray(x, np.int64)]
-        s.seen = []
+        s.x, s.seen = [np.asarray(x, np.int64)], []
         h = s.layer(0)
         s.Q(h, 1)
         for d in range(s.D):
@@ -178,14 +176,14 @@ class Model:
         return s.layer(s.L)
 
     def back(s, l, G, into, seed):
+        if not np.isfinite(G).all():  # its step is infinite: the update will be skipped
+            into[l][0][:] = into[l][1][:] = np.nan
+            return np.full(s.x[l].shape, np.nan, f4)
         sg = step(np.abs(G).max(), 7)
         key = hmix(l, hmix(s.n, seed))
-        out = G.shape[1]
-        u = [
-            [((hmix(p * out + o, key) >> 12) + 0.5) * 2.0**-20 for o in range(out)]
-            for p in range(len(G))
-        ]
-        q = np.clip(np.floor(G / f4(sg) + np.array(u).astype(f4)), -127, 127).astype(np.int64)
+        u = [((hmix(i, key) >> 12) + 0.5) * 2.0**-20 for i in range(G.size)]
+        u = np.array(u).astype(f4).reshape(G.shape)
+        q = np.clip(np.floor(G / f4(sg) + u), -127, 127).astype(np.int64)
         into[l][0][:] = (q.T @ s.x[l]).astype(f4) * f4(sg * s.sx[l])
         into[l][1][:] = q.sum(0).astype(f4) * f4(sg)
         return (q @ s.w[l]).astype(f4) * f4(sg * s.sw[l])

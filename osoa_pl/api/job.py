@@ -20,8 +20,9 @@ from torch import Tensor
 
 from osoa_pl.api.members import CHECKPOINT_MEMBER, ITEMS_MEMBER, check_device, segment_member
 from osoa_pl.data.collection import Collection, scan
-from osoa_pl.errors import UsageError
+from osoa_pl.errors import DamagedArchiveError, UsageError
 from osoa_pl.format import items as item_table
+from osoa_pl.format import segment as segment_format
 from osoa_pl.format.atomic import check_destination
 from osoa_pl.format.container import ArchiveWriter
 from osoa_pl.models import checkpoint as checkpoints
@@ -186,8 +187,7 @@ class CompressionJob:
         """Where an earlier run with `resume` got to, None where there was none.
 
         Its segments are members of this archive again. The result is what `keep` was given, with
-        `shard`; `bytes` of the segments is (shard, index) -> data. Raises UsageError where that
-        run was another one.
+        `shard`. Raises UsageError where that run was another one.
         """
         run = {
             "arithmetic": ARITHMETIC_VERSION,
@@ -207,14 +207,32 @@ class CompressionJob:
                 hint="finish that run, or remove the folder to begin anew",
             )
         self._writer.write_note(_RUN, json.dumps(run).encode())
-        return None if state is None else snapshots.unpack(state)
+        try:
+            return None if state is None else snapshots.unpack(state)
+        except ValueError as error:
+            raise self._unfinished(f"its state cannot be read ({error})") from None
 
-    def adopt_segment(self, shard: JobShard, index: int) -> bytes:
-        """A segment that an earlier run has finished; it is a member of this archive again."""
+    def adopt_segment(self, shard: JobShard, index: int, size: int) -> None:
+        """Make a segment of `size` bytes that an earlier run has finished a member again.
+
+        Raises DamagedArchiveError where it is missing or fails its checksums.
+        """
         name = segment_member(shard.number, index)
         if not self._writer.adopt(name):
-            raise UsageError(f"{self._writer.partial}: segment {name} is missing, cannot resume")
-        return self._writer.read(name)
+            raise self._unfinished(f"{name} is missing")
+        data = self._writer.read(name)
+        try:
+            segment_format.unpack(data, name)
+        except DamagedArchiveError as error:
+            raise self._unfinished(str(error)) from None
+        if len(data) != size:
+            raise self._unfinished(f"{name}: found {len(data)} bytes, expected {size}")
+
+    def _unfinished(self, problem: str) -> DamagedArchiveError:
+        return DamagedArchiveError(
+            f"{self._writer.partial}: cannot be continued: {problem}",
+            hint="remove the folder to begin anew",
+        )
 
     def keep(self, state: Mapping[str, Any]) -> None:
         """Note where the run has got to, after a segment was added: for `finished`."""

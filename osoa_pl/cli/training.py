@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from osoa_pl.cli.arguments import add_json, near
 from osoa_pl.cli.console import Console, counted, duration
-from osoa_pl.errors import UsageError
+from osoa_pl.errors import OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from osoa_pl.train.cli import Outcome
@@ -192,7 +192,10 @@ def _run_loop(words: list[str], console: Console) -> int:
     from osoa_pl.train.osoa import run
 
     rest = ["--help" if word == "--help-all" else word for word in words if word not in own]
-    done = run(rest, quiet=bool(console.quiet), warn=console.warning)
+    try:
+        done = run(rest, quiet=bool(console.quiet), warn=console.warning)
+    except OutputExistsError as error:
+        raise OutputExistsError(str(error), hint="overwrite it with --overwrite true") from None
     return 0 if done is None else tell(*done, console)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,11 +32,15 @@ def pack(snapshot: Mapping[str, Any]) -> bytes:
         return value
 
     text = json.dumps(plain(snapshot))
-    return save({**arrays, "": np.zeros(0, np.uint8)}, {_KEY: text})
+    body = save({**arrays, "": np.zeros(0, np.uint8)}, {_KEY: text})
+    return zlib.crc32(body).to_bytes(4, "little") + body
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """What `pack` was given (tensors on the CPU)."""
+    """What `pack` was given (tensors on the CPU). Raises ValueError where it fails its checksum."""
+    checksum, data = int.from_bytes(data[:4], "little"), data[4:]
+    if zlib.crc32(data) != checksum:
+        raise ValueError("checksum")
     arrays = load(data)
     size = int.from_bytes(data[:8], "little")
     text = json.loads(data[8 : 8 + size])["__metadata__"][_KEY]

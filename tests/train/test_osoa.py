@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import osoa_pl
-from osoa_pl.errors import OsoaError, OutputExistsError, UsageError
+from osoa_pl.errors import DamagedArchiveError, OsoaError, OutputExistsError, UsageError
 from osoa_pl.models.zoo import pack
 from osoa_pl.train.loop import OSOALoop, ReplayOptimizer
 from osoa_pl.train.osoa import OSOAOptions, compress_with_trainer, run
@@ -174,6 +174,23 @@ def test_another_run_s_folder_is_not_continued(collection, checkpoint_path, tmp_
         compress_with_trainer(other, trainer(tmp_path))
     compress_with_trainer(chosen, trainer(tmp_path))
     assert (tmp_path / "a.osoa").read_bytes() == collection[1]
+
+
+@pytest.mark.parametrize("victim", ["m~shards~0000~000000.seg", "note~state", "missing"])
+def test_a_damaged_folder_is_not_continued(victim, collection, checkpoint_path, tmp_path):
+    chosen = options(collection, checkpoint_path, tmp_path / "a.osoa", resume=True)
+    with pytest.raises(RuntimeError, match="stopped"):
+        compress_with_trainer(chosen, trainer(tmp_path, callbacks=[_Stop(7)]))
+    partial = tmp_path / "a.osoa.partial"
+    if victim == "missing":
+        (partial / "m~shards~0000~000000.seg").unlink()
+    else:
+        data = bytearray((partial / victim).read_bytes())
+        data[-9 if victim == "note~state" else 120] ^= 0x40
+        (partial / victim).write_bytes(data)
+    with pytest.raises(DamagedArchiveError, match="cannot be continued") as caught:
+        compress_with_trainer(chosen, trainer(tmp_path))
+    assert caught.value.hint and partial.is_dir() and not (tmp_path / "a.osoa").exists()
 
 
 def test_kill_minus_nine_and_resume(collection, checkpoint_path, tmp_path):
