@@ -320,8 +320,7 @@ def head_gradient(model, o, pred, cand, pixel):
         q = t * r
         return (r, q, r * q) if z > 0 else (q, r, r * q)
 
-    kept = []
-    product = 1.0
+    kept, product = [], 1.0
     for c in range(C):
         h.channel()
         res = pixel[c] - pred[c]

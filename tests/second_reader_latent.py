@@ -1,15 +1,20 @@
 """The family `vae` for `second_reader.py`: section 12 of docs/format.md, and nothing else."""
 
+import hashlib
 from statistics import NormalDist
 
 import numpy as np
 from mpmath import erfc, mpf, nint, sqrt
 from second_reader import LIM, Model, clamp, exp, f4, f8, hmix, rne, step
 
+
+def sha256(values, kind="<i4"):
+    return hashlib.sha256(np.array(values).astype(kind).tobytes()).hexdigest()
+
+
 ppf = NormalDist().inv_cdf
 N = [int(nint(mpf(2) ** 29 * erfc(-mpf(j - 2048) / 256 / sqrt(mpf(2))))) for j in range(4098)]
-
-
+assert sha256(N) == "f7fd2efdceb60bd3459457b77f888a629466b1e44b51fd770e966f09a1c05f4b"
 vexp = np.vectorize(exp, otypes=[f8])
 
 
@@ -30,7 +35,7 @@ class Latent(Model):
         s.binary = {"bernoulli": True, "beta_binomial": False}[cfg["likelihood"]]
         s.sizes = [(H, D), (2 * Z, H), (H, Z), (D if s.binary else 2 * D, H)]
         s.E = [0] + [rne(ppf(i / 2**P) * 2**16) for i in range(1, 2**P)]
-        s.V = [clamp(rne(ppf((i + 0.5) / 2**P) * 2**8), -1023, 1023) for i in range(2**P)]
+        s.V = [rne(ppf((i + 0.5) / 2**P) * 2**8) for i in range(2**P)]
         s.start(p, A, v)
 
     def steps(s):
@@ -86,10 +91,8 @@ class Latent(Model):
     def ended(s, stream, number):
         """Of the stack, from the top, nothing but the first initial words."""
         key = hmix(number, 0x0B175BAC)
-        n = len(stream.stack)
-        return (
-            stream.s == LIM and n <= 4096 and stream.stack[::-1] == [hmix(i, key) for i in range(n)]
-        )
+        first = [hmix(i, key) for i in range(min(len(stream.stack), 4096))]
+        return stream.s == LIM and stream.stack[::-1] == first
 
     def gradient(s, tiles, images, seed):
         x = np.stack([images[tile[0]].reshape(-1) for tile in tiles]).astype(np.int64)

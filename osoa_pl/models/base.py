@@ -77,7 +77,7 @@ class Model(Protocol):
         """Activation maxima of the batch that was last passed forward, like `activation_max`."""
 
     def stepped(self) -> None:
-        """The optimizer has changed `parameters`: forget what was derived from them."""
+        """`parameters` or `activation_max` have changed: forget what was derived from them."""
 
     def advance(self) -> None:
         """Let the activation scales follow the batch just seen (after the optimizer's step)."""

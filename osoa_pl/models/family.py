@@ -81,7 +81,15 @@ def find(name: str) -> Family:
         register(import_module(_BUILT_IN[name]).FAMILY)
     if name not in _registered:
         for entry in metadata.entry_points(group=ENTRY_POINTS, name=name):
-            register(entry.load())
+            try:
+                found = entry.load()
+            except Exception as error:  # whatever another package raises when it is imported
+                raise CheckpointError(
+                    f"model family {name!r}: cannot be loaded from {entry.value}: {error}"
+                ) from error
+            if not isinstance(found, Family):
+                raise CheckpointError(f"model family {name!r}: {entry.value} is not a Family")
+            register(found)
     if name in _registered:
         return _registered[name]
     known = ", ".join(sorted({*_BUILT_IN, *_registered}))

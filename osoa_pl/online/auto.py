@@ -8,6 +8,7 @@ does, and the choice depends on coded sizes alone: the same input and options gi
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -71,6 +72,11 @@ class CodedShard(ShardRecord):
         """Bytes of all segments."""
         return sum(self.sizes)
 
+    @property
+    def cost(self) -> int:
+        """Bytes of all segments and of the policy's entry in the manifest."""
+        return self.total + len(json.dumps(self.policy.to_dict(), separators=(",", ":")))
+
     def add(self, segment: Segment) -> None:
         """Append one segment."""
         data = segment_format.pack(segment.header, segment.streams)
@@ -116,11 +122,11 @@ def choose(encode: Encode, step_sizes: Sequence[float]) -> CodedShard:
             for segment in itertools.islice(run, 1):
                 shard.add(segment)
             runners.append((shard, run))
-        best, run = min(runners, key=lambda runner: runner[0].total)
+        best, run = min(runners, key=lambda runner: runner[0].cost)
         for segment in run:
             best.add(segment)
         plain = unfinished.enter_context(code(encode, NoAdaptation()))
-        winner = best if best.total < plain.total else plain
+        winner = best if best.cost < plain.cost else plain
         unfinished.pop_all()
     for shard in (plain, *(shard for shard, _ in runners)):
         if shard is not winner:
