@@ -17,21 +17,16 @@ from typing import TYPE_CHECKING, Any
 from osoa_pl.errors import OsoaError
 
 if TYPE_CHECKING:
-    from osoa_pl.api.archive import (
-        Archive,
-        ArchiveInfo,
-        DecompressResult,
-        decompress,
-        open_archive,
-    )
+    from osoa_pl.api.archive import Archive, decompress, open_archive
     from osoa_pl.api.compress import CompressResult, compress
+    from osoa_pl.api.facts import ArchiveInfo, DecompressResult
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Archive": "osoa_pl.api.archive",
-    "ArchiveInfo": "osoa_pl.api.archive",
-    "DecompressResult": "osoa_pl.api.archive",
+    "ArchiveInfo": "osoa_pl.api.facts",
+    "DecompressResult": "osoa_pl.api.facts",
     "decompress": "osoa_pl.api.archive",
     "open_archive": "osoa_pl.api.archive",
     "CompressResult": "osoa_pl.api.compress",

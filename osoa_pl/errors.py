@@ -61,3 +61,9 @@ class OutputExistsError(OsoaError, FileExistsError):
     """The output is already there and overwriting was not asked for."""
 
     exit_code = 7
+
+
+class InterruptedRun(OsoaError):
+    """Ctrl-C or a signal ended a run."""
+
+    exit_code = 130

@@ -6,30 +6,79 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-ItemKind = Literal["image", "array", "file"]
-FileCodec = Literal["raw", "xz"]
+ItemKind = Literal["image", "array", "file", "folder"]
+FileCodec = Literal["raw", "xz", "block"]
 
 ARITHMETIC_VERSION = 1
 """Archives name it and readers refuse another; it changes with any bit of the arithmetic."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One entry of an archive's table: what was given, and how it comes back.
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What a pixel is made of, in the terms of PNG, and how it is cut into planes of bytes.
 
-    ``image``: one picture file of mode grey or RGB (or one array of a Python caller).
-    ``array``: one uint8 array holding `count` pictures; an ``npz`` with k members is k
-    consecutive items that share `name` and differ in `key`.
-    ``file``: anything else, stored byte for byte in the archive's member `member`.
+    A decoded picture is uint8 (h, w, samples), or uint16 where `depth` is 16; samples of fewer
+    than 8 bits, and indices into a palette, stand as whole numbers in a byte each.
     """
 
     name: str
-    """Relative POSIX path as given, unique but for the members of one ``npz``."""
+    colour_type: int
+    """PNG: 0 grey, 2 RGB, 3 palette, 4 grey with alpha, 6 RGB with alpha."""
+    depth: int
+    """Bits of a sample: 1, 2, 4, 8 or 16."""
+    planes: tuple[int, ...]
+    """Channels of each plane: colour, then alpha; of 16 bits the high bytes, then the low ones."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of a pixel."""
+        return {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[self.colour_type]
+
+    @property
+    def plain(self) -> bool:
+        """8-bit grey or RGB: one plane that is the picture."""
+        return self.depth == 8 and self.colour_type in (0, 2)
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        *(Mode(f"grey{depth}", 0, depth, (1,)) for depth in (1, 2, 4, 8)),
+        Mode("grey16", 0, 16, (1, 1)),
+        Mode("rgb8", 2, 8, (3,)),
+        Mode("rgb16", 2, 16, (3, 3)),
+        *(Mode(f"palette{depth}", 3, depth, (1,)) for depth in (1, 2, 4, 8)),
+        Mode("greyalpha8", 4, 8, (1, 1)),
+        Mode("greyalpha16", 4, 16, (1, 1, 1, 1)),
+        Mode("rgba8", 6, 8, (3, 1)),
+        Mode("rgba16", 6, 16, (3, 3, 1, 1)),
+    )
+}
+"""By name."""
+
+
+def mode_of(colour_type: int, depth: int) -> Mode | None:
+    """The mode of a PNG with these two numbers, or None where there is none."""
+    found = (m for m in MODES.values() if (m.colour_type, m.depth) == (colour_type, depth))
+    return next(found, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry of an archive's table: what was given, and how it comes back.
+
+    ``image``: one picture file (or one array of a Python caller). ``array``: one uint8 array
+    holding `count` pictures; an ``npz`` with k members is k consecutive items that share `name`
+    and differ in `key`. ``file``: anything else, stored byte for byte. ``folder``: a folder.
+    """
+
+    name: str
+    """Relative POSIX path that every system can hold; unique but for the members of one ``npz``."""
     kind: ItemKind
     source: str = ""
-    """image: png, webp, tiff, bmp, ppm; array: npy, npz, idx; file: empty."""
-    channels: int = 0
-    """1 (grey) or 3 (RGB); 0 for a file."""
+    """image: png, webp, tiff, bmp, ppm, tga, jxl; array: npy, npz, idx; file: empty."""
+    mode: str = ""
+    """Of an image or array: a name of `MODES`; arrays have grey8 or rgb8."""
     height: int = 0
     width: int = 0
     shape: tuple[int, ...] = ()
@@ -42,33 +91,51 @@ class Item:
     """Verbatim PNG chunks to stand between IHDR and the first IDAT."""
     after: bytes = b""
     """Verbatim PNG chunks to stand between the last IDAT and IEND."""
-    member: str = ""
-    """Archive member that holds a file's bytes."""
+    coded: str = ""
+    """How each plane is coded: ``m`` by the model, ``p`` plain, ``d`` plain as the difference to
+    `reference`; empty stands for ``m`` throughout."""
+    reference: int = -1
+    """Number of the picture (images and pictures of arrays counted together) for ``d``."""
+    same: int = -1
+    """Index of an earlier item whose pixels or bytes these are; nothing is coded again."""
     size: int = 0
     """A file's size in bytes."""
     codec: FileCodec = "raw"
+    """``block``: the file stands among the plain planes of its part."""
+    mtime: int = 0
+    """Time of the last change in ns since 1970; 0 where it is not kept."""
+    given: bytes = b""
+    """The name's own bytes, where `name` had to change to suit every system."""
 
     @property
     def count(self) -> int:
-        """Number of pictures: 0 for a file, 1 for an image."""
-        if self.kind == "file":
+        """Number of pictures: 0 for files and folders, 1 for an image."""
+        if not self.mode:
             return 0
         if self.kind == "image":
             return 1
-        return prod(self.shape) // (self.height * self.width * self.channels)
+        return prod(self.shape) // (self.height * self.width * MODES[self.mode].planes[0])
+
+    @property
+    def planes(self) -> tuple[tuple[int, str], ...]:
+        """(channels, letter of `coded`) of the planes of each of its pictures."""
+        if not self.mode:
+            return ()
+        found = MODES[self.mode].planes
+        return tuple(zip(found, self.coded or "m" * len(found), strict=True))
 
     @property
     def raw_bytes(self) -> int:
-        """Bytes of the uncompressed pixels, or of the stored file."""
-        if self.kind == "file":
+        """Bytes of the planes, or of the stored file."""
+        if not self.mode:
             return self.size
-        return self.count * self.height * self.width * self.channels
+        return self.count * self.height * self.width * sum(MODES[self.mode].planes)
 
     @property
     def output_name(self) -> str:
         """Relative POSIX path under which the entry is written back.
 
-        >>> Item("a/b.webp", "image", "webp", 3, 8, 8).output_name
+        >>> Item("a/b.webp", "image", "webp", "rgb8", 8, 8).output_name
         'a/b.webp.png'
         """
         if self.kind == "image" and not self.name.lower().endswith(".png"):

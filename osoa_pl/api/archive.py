@@ -2,84 +2,50 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from types import TracebackType
-from typing import Any, BinaryIO, Self, overload
+from typing import BinaryIO, Self, overload
 
 import numpy as np
 
-from osoa_pl.api.members import CHECKPOINT_MEMBER, ITEMS_MEMBER, Watch, check_device, segment_member
-from osoa_pl.data.writer import ImageWriter, select
-from osoa_pl.errors import CheckpointError, DamagedArchiveError, PortabilityError
+from osoa_pl.api.decoding import Decoding, PartDecoder, Place, Span
+from osoa_pl.api.facts import ArchiveInfo, DecompressResult
+from osoa_pl.api.manifest import read_manifest
+from osoa_pl.api.members import (
+    CHECKPOINT_MEMBER,
+    FIRST_ITEMS_MEMBER,
+    ITEMS_MEMBER,
+    Watch,
+    check_device,
+    segment_member,
+)
+from osoa_pl.api.runs import Cursor, Spool
+from osoa_pl.api.stored import StoredFiles
+from osoa_pl.api.workers import DecodePart, run, threads_each
+from osoa_pl.data import files
+from osoa_pl.data import planes as planes_of
+from osoa_pl.data.collection import Planes
+from osoa_pl.data.writer import Deliver, ImageWriter, select
+from osoa_pl.errors import CheckpointError, DamagedArchiveError, UsageError
 from osoa_pl.format import items as item_table
-from osoa_pl.format import segment as segment_format
-from osoa_pl.format.container import ArchiveReader, require
+from osoa_pl.format.container import ArchiveReader
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models.checkpoint import Checkpoint
-from osoa_pl.online.plan import BatchSettings
-from osoa_pl.types import ARITHMETIC_VERSION, Item
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One shard: the images of one kind of pixel."""
-
-    channels: int
-    images: int
-    pixels: int
-    policy: Mapping[str, Any]
-    code_bytes: int
-    segment_pixels: tuple[int, ...]
-    segment_bytes: tuple[int, ...]
-    initial_bits: int = 0
-    """Bits-back: what the chains began with, part of the code words."""
-
-
-@dataclass(frozen=True)
-class ArchiveInfo:
-    """Facts from the manifest and the sizes of the members; rates in bits/dim."""
-
-    archive_bytes: int
-    segment_bytes: int
-    table_bytes: int
-    file_bytes: int
-    checkpoint_bytes: int
-    container_bytes: int
-    """The rest: ZIP structure, mimetype, manifest."""
-    items: int
-    images: int
-    files: int
-    raw_bytes: int
-    bits_per_dim: float
-    """Gross: all but the byte-for-byte files, over the samples."""
-    net_bits_per_dim: float
-    """Code words alone."""
-    checkpoint: str
-    checkpoint_sha256: str
-    embedded: bool
-    seed: int
-    settings: BatchSettings
-    shards: tuple[ShardInfo, ...]
-
-
-@dataclass(frozen=True)
-class DecompressResult:
-    """What `decompress` wrote."""
-
-    files: tuple[str, ...]
-    raw_bytes: int
-    seconds: float
+from osoa_pl.types import MODES, Item
 
 
 class Archive:
     """Context manager over an archive: `len`, indexing, iteration over images, `info`, `items`.
 
-    Images are uint8 (h, w, c) in item order. Indexing decodes from the shard's first image, as
-    adaptation requires; going forward continues where the last access ended.
+    Images are uint8 (h, w, c), c in 1..4; palette indices (h, w, 1); uint16 where their mode has 16
+    bits. They come in item order. Indexing decodes from the first image of the part (without
+    adaptation: of a segment shortly before), as adaptation requires; going forward continues where
+    the last access ended.
     """
 
     def __init__(
@@ -90,16 +56,25 @@ class Archive:
         device: str = "cpu",
         threads: int | None = None,
         watch: Watch | None = None,
+        keep_going: bool = False,
     ) -> None:
         check_device(device)
-        self._reader = ArchiveReader(source)
+        self._reader = ArchiveReader(source, recover=keep_going)
+        self._source, self._keep_going = source, keep_going
         self._explicit, self._device, self._threads = checkpoint, device, threads
-        self._watch, self._done = watch, 0
-        self._cursors: dict[int, tuple[int, Iterator[np.ndarray]]] = {}
+        self.watch, self._done = watch, 0
+        self.problems: list[str] = [self._reader.damage] if self._reader.damage else []
+        """What is damaged, as far as it is known (`keep_going`)."""
+        self._cursor: Cursor | None = None
+        self._checkpoint: Checkpoint | None = None
         try:
-            self._read_manifest()
-            where = f"{self._reader.label}: member '{ITEMS_MEMBER}'"
-            self.items: list[Item] = item_table.unpack(self._reader.read(ITEMS_MEMBER), where)
+            self.manifest = read_manifest(self._reader)
+            self._table_member = ITEMS_MEMBER if self._reader.version > 1 else FIRST_ITEMS_MEMBER
+            where = f"{self._reader.label}: member '{self._table_member}'"
+            table = self._reader.read(self._table_member)
+            self.items: list[Item] = item_table.unpack(table, where, version=self._reader.version)
+            self._starts = list(accumulate((i.count for i in self.items), initial=0))
+            self._parts = list(accumulate((p.pictures for p in self.manifest.parts), initial=0))
             self._check_table()
             self._expected = sum(item.raw_bytes for item in self.items if item.count)
         except BaseException:
@@ -119,11 +94,11 @@ class Archive:
 
     def close(self) -> None:
         """Close the file."""
-        self._cursors.clear()
+        self._cursor = None
         self._reader.close()
 
     def __len__(self) -> int:
-        return sum(item.count for item in self.items)
+        return self._starts[-1]
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -135,55 +110,73 @@ class Archive:
         number = index + len(self) if index < 0 else index
         if not 0 <= number < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        before = {1: 0, 3: 0}
-        for item in self.items:
-            if number < item.count:
-                return self._at(item.channels, before[item.channels] + number)
-            number -= item.count
-            if item.count:
-                before[item.channels] += item.count
-        raise IndexError(index)
+        item = self._item_of(number)
+        if self.items[item].same != -1:
+            number += self._starts[self.items[item].same] - self._starts[item]
+            item = self.items[item].same
+        planes = self._decode_picture(number, self._chain_start(item, number))
+        return planes_of.join(planes, MODES[self.items[item].mode])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        runs = {channels: self.images(channels) for channels in (1, 3)}
-        for item in self.items:
-            for _ in range(item.count):
-                yield next(runs[item.channels])
+        with Spool({item.same for item in self.items}) as spool:
+            runs = (
+                found
+                for part in range(len(self.manifest.parts))
+                for found in self.decode_part(part)
+            )
+            for index, item in enumerate(self.items):
+                for number in range(item.count):
+                    if item.same != -1:
+                        yield spool.get(item, number)
+                        continue
+                    place, planes = next(runs, ((-1, -1), None))
+                    if planes is None or place != (index, number):
+                        raise DamagedArchiveError(f"{self._reader.label}: {item.name!r} is missing")
+                    picture = planes_of.join(planes, MODES[item.mode])
+                    spool.put(index, number, picture)
+                    yield picture
 
-    def images(self, channels: int) -> Iterator[np.ndarray]:
-        """The images of one kind of pixel, in item order, decoded as they are asked for."""
-        number = next((i for i, s in enumerate(self.shards) if s.channels == channels), None)
-        if number is None:
+    def decode_part(
+        self, number: int, wanted: Sequence[int] | None = None, start: int = 0
+    ) -> Iterator[tuple[Place, Planes | None]]:
+        """Pictures of part `number`, copies apart, as (item, number within it) and planes.
+
+        wanted: indices of items, with all that they refer to; None: all. start: number of the first
+        picture. With `keep_going` lost pictures have None for planes.
+        """
+        chosen = None if wanted is None else frozenset(wanted)
+        if chosen is not None and not self._touches(number, chosen):
             return
-        from osoa_pl.models import zoo  # torch: what only asks for facts does without
-        from osoa_pl.online import policy as policies
-        from osoa_pl.online.session import Session
-
-        shard = self.shards[number]
-        model, moment = zoo.build(
-            self.checkpoint(), channels, device=self._device, threads=self._threads
-        )
-        session = Session(
-            model, policies.from_manifest(shard.policy), moment, self._shapes(channels),
-            self.settings, seed=self.seed, shard=number,
-            watch=lambda pixels: self._progress(pixels * channels),
+        stop = None
+        if chosen is not None:
+            stop = max(self._starts[index + 1] for index in chosen)
+        decoder = PartDecoder(
+            self._decoding(), number, self.manifest.parts[number], lambda: self._spans(number),
+            keep_going=self._keep_going,
         )  # fmt: skip
-        coded = (self._segment(number, i) for i in range(len(shard.segment_bytes)))
-        yield from session.decode(coded, self._reader.label)
+        decoder.problems = self.problems
+        yield from decoder.pictures(chosen, start, stop)
 
     def checkpoint(self) -> Checkpoint:
         """The checkpoint that the archive names: given, embedded or installed."""
-        if self._explicit is None and self.embedded:
+        if self._checkpoint is None:
+            self._checkpoint = self._find_checkpoint()
+        return self._checkpoint
+
+    def _find_checkpoint(self) -> Checkpoint:
+        manifest = self.manifest
+        if self._explicit is None and manifest.embedded:
             if self._reader.size(CHECKPOINT_MEMBER) > checkpoints.MAX_CHECKPOINT_BYTES:
                 raise CheckpointError(f"{self._reader.label}: embedded checkpoint is too large")
-            found = Checkpoint(self.checkpoint_name, self._reader.read(CHECKPOINT_MEMBER))
-            if found.sha256 != self.checkpoint_sha256:
+            found = Checkpoint(manifest.checkpoint_name, self._reader.read(CHECKPOINT_MEMBER))
+            if found.sha256 != manifest.checkpoint_sha256:
                 raise CheckpointError(
                     f"{self._reader.label}: embedded checkpoint has SHA-256 "
-                    f"{found.sha256[:12]}..., expected {self.checkpoint_sha256[:12]}..."
+                    f"{found.sha256[:12]}..., expected {manifest.checkpoint_sha256[:12]}..."
                 )
             return found
-        return checkpoints.find(self.checkpoint_name, self.checkpoint_sha256, self._explicit)
+        name, digest = manifest.checkpoint_name, manifest.checkpoint_sha256
+        return checkpoints.find(name, digest, self._explicit)
 
     def extract(
         self,
@@ -191,199 +184,268 @@ class Archive:
         *,
         only: str | None = None,
         overwrite: bool = False,
+        jobs: int = 1,
+        deliver: Deliver | None = None,
     ) -> DecompressResult:
         """Write all entries, or those matching the glob `only`, below `folder`.
 
-        Files appear whole, each after its pixels were checked. Raises OutputExistsError before any
-        work unless `overwrite`.
+        Files appear whole, each after its pixels were checked. jobs: processes that decode parts
+        side by side. deliver: called with the name, path and time of each folder and finished
+        file, and may take it away. Raises OutputExistsError before any work unless `overwrite`.
+        With `keep_going` what is lost is told in the result; nothing wrong is written.
         """
         began = time.monotonic()
         selected = select(self.items, only) if only is not None else None
-        with ImageWriter(folder, self.items, overwrite, selected=selected) as writer:
-            if writer.needed(1) or writer.needed(3):
-                self.checkpoint()  # a missing one is found before anything is written
-            for item in self.items:
-                if item.kind == "file" and (selected is None or item.output_name in selected):
-                    with self._reader.open(item.member) as member:
-                        writer.put_file(item, member)
-            self._expected = sum(self._samples(c, writer.needed(c)) for c in (1, 3))
-            for channels in (3, 1):
-                needed = writer.needed(channels)
-                if needed:
-                    for count, image in enumerate(self.images(channels), 1):
-                        writer.put(image)
-                        if count == needed:
-                            break
-            writer.finish()
+        with ImageWriter(
+            folder, self.items, overwrite, selected=selected, deliver=deliver
+        ) as writer:
+            chosen = range(len(self.items)) if selected is None else sorted(selected)
+            wanted = self._closure(chosen) if selected is not None else None
+            pictures = [i for i in chosen if self.items[i].count]
+            if pictures:
+                self._need_checkpoint(wanted)
+            self._extract_files(writer, chosen)
+            self._expected = sum(self.items[i].raw_bytes for i in pictures)
+            copies: dict[int, list[int]] = {}
+            for index in pictures:
+                if self.items[index].same != -1:
+                    copies.setdefault(self.items[index].same, []).append(index)
+            for (index, number), planes in self._all_pictures(wanted, jobs):
+                targets = [index, *copies.get(index, ())]
+                if planes is None:
+                    for target in targets:
+                        writer.lose(target)
+                    continue
+                picture = planes_of.join(planes, MODES[self.items[index].mode])
+                for target in targets:
+                    writer.put(target, number, picture)
+            if self._keep_going:
+                self._lose_the_rest(writer, chosen)
+            lost = writer.finish()
             names = tuple(writer.written)
-        chosen = [i for i in self.items if selected is None or i.output_name in selected]
         return DecompressResult(
-            names, sum(i.raw_bytes for i in chosen if i.count), time.monotonic() - began
-        )
+            names, sum(self.items[i].raw_bytes for i in pictures), time.monotonic() - began,
+            tuple(lost), tuple(self.problems),
+        )  # fmt: skip
 
-    def verify(self) -> int:
+    def verify(self, *, jobs: int = 1) -> int:
         """Decode everything, comparing all checksums; returns the number of images."""
-        for item in self.items:
-            if item.kind == "file":
-                from osoa_pl.data.files import decode_file
-
-                with self._reader.open(item.member) as member, open(os.devnull, "wb") as sink:
-                    decode_file(member, item, sink)
-        return sum(1 for channels in (3, 1) for _ in self.images(channels))
+        stored = StoredFiles(self._reader, self.manifest.packed, self.items)
+        for index, item in enumerate(self.items):
+            if item.kind == "file" and item.same == -1:
+                with stored.open(index) as member, open(os.devnull, "wb") as sink:
+                    files.decode_file(member, item, sink)
+        for _ in self._all_pictures(None, jobs):
+            pass
+        return len(self)
 
     @property
     def info(self) -> ArchiveInfo:
         """Sizes of the parts, rates, model, policies: without decoding anything."""
-        reader = self._reader
-        files = sum(reader.size(i.member) for i in self.items if i.kind == "file")
-        segments = sum(sum(s.segment_bytes) for s in self.shards)
-        table = reader.size(ITEMS_MEMBER)
-        checkpoint = reader.size(CHECKPOINT_MEMBER) if self.embedded else 0
+        reader, manifest = self._reader, self.manifest
+        stored = [i for i in self.items if i.kind == "file" and i.same == -1]
+        in_files = sum(reader.size(files.member_name(i)) for i in stored if i.codec != "block")
+        in_files += sum(block.coded_bytes for block in manifest.packed)
+        segments = sum(sum(s.segment_bytes) for s in manifest.shards)
+        planes = sum(b.coded_bytes for part in manifest.parts for b in part.blocks)
+        table = reader.size(self._table_member)
+        checkpoint = reader.size(CHECKPOINT_MEMBER) if manifest.embedded else 0
         total = reader.total_size
         samples = sum(i.raw_bytes for i in self.items if i.count)
-        code = sum(s.code_bytes for s in self.shards)
+        code = sum(s.code_bytes for s in manifest.shards)
+        coded = sum(s.pixels * s.channels for s in manifest.shards)
         return ArchiveInfo(
             archive_bytes=total,
             segment_bytes=segments,
+            plane_bytes=planes,
             table_bytes=table,
-            file_bytes=files,
+            file_bytes=in_files,
             checkpoint_bytes=checkpoint,
-            container_bytes=total - files - segments - table - checkpoint,
+            container_bytes=total - in_files - segments - planes - table - checkpoint,
             items=len(self.items),
             images=len(self),
             files=sum(1 for i in self.items if i.kind == "file"),
+            copies=sum(1 for i in self.items if i.same != -1),
             raw_bytes=samples,
-            bits_per_dim=8 * (total - files) / samples if samples else 0.0,
-            net_bits_per_dim=8 * code / samples if samples else 0.0,
-            checkpoint=self.checkpoint_name,
-            checkpoint_sha256=self.checkpoint_sha256,
-            embedded=self.embedded,
-            seed=self.seed,
-            settings=self.settings,
-            shards=tuple(self.shards),
+            bits_per_dim=8 * (total - in_files) / samples if samples else 0.0,
+            net_bits_per_dim=8 * code / coded if coded else 0.0,
+            checkpoint=manifest.checkpoint_name,
+            checkpoint_sha256=manifest.checkpoint_sha256,
+            embedded=manifest.embedded,
+            seed=manifest.seed,
+            settings=manifest.settings,
+            parts=len(manifest.parts),
+            shards=manifest.shards,
         )
 
-    def _at(self, channels: int, position: int) -> np.ndarray:
-        reached, run = self._cursors.get(channels, (position + 1, iter(())))
-        if reached > position:
-            reached, run = 0, self.images(channels)
-        for image in run:
-            reached += 1
-            if reached == position + 1:
-                self._cursors[channels] = reached, run
-                return image
-        raise DamagedArchiveError(f"{self._reader.label}: image {position} is missing")
+    def _decoding(self) -> Decoding:
+        return Decoding(
+            self._reader, self.manifest.settings, self.manifest.seed, self.checkpoint,
+            self._device, self._threads, self._progress,
+        )  # fmt: skip
 
-    def _shapes(self, channels: int) -> Iterator[tuple[int, int]]:
-        # Lazy: a few bytes of a table may claim more images than fit into memory.
-        for item in self.items:
-            if item.channels == channels:
-                yield from itertools.repeat((item.height, item.width), item.count)
+    def _item_of(self, number: int) -> int:
+        """Index of the item that has picture `number`."""
+        return bisect_right(self._starts, number) - 1
 
-    def _segment(self, shard: int, index: int) -> tuple[segment_format.SegmentHeader, list[Any]]:
-        name = segment_member(shard, index)
-        label = self._reader.label
-        try:
-            data = self._reader.read(name)
-        except DamagedArchiveError as error:
-            raise DamagedArchiveError(
-                f"{label}: shard {shard}, segment {index}: {error}"
-            ) from error
-        return segment_format.unpack(data, f"{label}: shard {shard}, segment {index}")
+    def _spans(self, part: int) -> Iterator[Span]:
+        """The part's pictures, copies apart."""
+        first, last = self._parts[part], self._parts[part + 1]
+        index = self._item_of(first) if first < last else len(self.items)
+        while index < len(self.items) and self._starts[index] < last:
+            item, start = self.items[index], self._starts[index]
+            begin, end = max(first, start), min(last, self._starts[index + 1])
+            if item.same == -1 and begin < end:
+                yield Span(index, item, begin, begin - start, end - begin)
+            index += 1
+
+    def _touches(self, part: int, wanted: Iterable[int]) -> bool:
+        first, last = self._parts[part], self._parts[part + 1]
+        return any(self._starts[i] < last and self._starts[i + 1] > first for i in wanted)
+
+    def _chain_start(self, item: int, number: int) -> int:
+        """First picture that picture `number` of `item` refers to, at whatever remove."""
+        while self.items[item].reference != -1:
+            number = self.items[item].reference
+            item = self._item_of(number)
+        return number
+
+    def _closure(self, chosen: Iterable[int]) -> list[int]:
+        """The items `chosen` that are coded, and all that they refer to."""
+        found: set[int] = set()
+        for index in chosen:
+            target = self.items[index].same if self.items[index].same != -1 else index
+            while self.items[target].count and target not in found:
+                found.add(target)
+                if self.items[target].reference == -1:
+                    break
+                target = self._item_of(self.items[target].reference)
+        return sorted(found)
+
+    def _decode_picture(self, number: int, start: int) -> Planes:
+        part = bisect_right(self._parts, number) - 1
+        place = (self._item_of(number), number - self._starts[self._item_of(number)])
+        cursor, self._cursor = self._cursor, None
+        # a run has what it passed over, as far as it will be referred to
+        if cursor is not None and not (
+            cursor.part == part
+            and cursor.begun <= start
+            and cursor.reached <= number
+            and not self._far(part, cursor.reached, start)
+        ):
+            cursor = None
+        cursor = cursor or Cursor(part, start, start, self.decode_part(part, start=start))
+        for found, planes in cursor.run:
+            if found == place:
+                self._cursor = replace(cursor, reached=number + 1)
+                if planes is None:
+                    break
+                return planes
+        raise DamagedArchiveError(f"{self._reader.label}: image {number} is missing")
+
+    def _far(self, part: int, reached: int, number: int) -> bool:
+        """Whether jumping to `number` is cheaper than decoding all on the way."""
+        shards = self.manifest.parts[part].shards.values()
+        return number - reached > 64 and all(s.policy.get("name") == "none" for s in shards)
+
+    def _all_pictures(
+        self, wanted: list[int] | None, jobs: int
+    ) -> Iterator[tuple[Place, Planes | None]]:
+        parts = [
+            n for n in range(len(self.manifest.parts))
+            if self._parts[n] < self._parts[n + 1] and (wanted is None or self._touches(n, wanted))
+        ]  # fmt: skip
+        if min(jobs, len(parts)) < 2:
+            for number in parts:
+                yield from self.decode_part(number, wanted)
+            return
+        if not isinstance(self._source, str | os.PathLike):
+            raise UsageError("jobs: an archive that is no file is decoded by one process")
+        jobs = min(jobs, len(parts))
+        options = {
+            "checkpoint": self._explicit, "device": self._device, "keep_going": self._keep_going,
+            "threads": self._threads or threads_each(jobs),
+        }  # fmt: skip
+        tasks = [DecodePart(os.fspath(self._source), n, wanted, options) for n in parts]
+        for _, kind, value in run(tasks, jobs):
+            if kind == "progress":
+                self._progress(value)
+            elif kind == "picture":
+                yield value
+            else:
+                self.problems += [p for p in value if p not in self.problems]
+
+    def _need_checkpoint(self, wanted: list[int] | None) -> None:
+        """A missing checkpoint is found before anything is written."""
+        indices: Iterable[int] = range(len(self.items)) if wanted is None else wanted
+        letters = (letter for i in indices for _, letter in self.items[i].planes)
+        if "m" in letters:
+            self.checkpoint()
+
+    def _extract_files(self, writer: ImageWriter, chosen: Iterable[int]) -> None:
+        stored = StoredFiles(self._reader, self.manifest.packed, self.items)
+        for index in chosen:
+            if self.items[index].kind != "file":
+                continue
+            try:
+                with stored.open(index) as member:
+                    writer.put_file(index, member)
+            except DamagedArchiveError as error:
+                if not self._keep_going:
+                    raise
+                self.problems.append(str(error))
+                writer.lose(index)
+
+    def _lose_the_rest(self, writer: ImageWriter, chosen: Iterable[int]) -> None:
+        done = set(writer.written)
+        for index in chosen:
+            if self.items[index].count and writer.name(index) not in done:
+                writer.lose(index)
 
     def _progress(self, samples: int) -> None:
         self._done += samples
-        if self._watch is not None:
-            self._watch(self._done, max(self._expected, self._done))
-
-    def _samples(self, channels: int, images: int) -> int:
-        """Samples of the first `images` pictures of one kind of pixel."""
-        total = 0
-        for item in self.items:
-            if item.channels == channels and images > 0:
-                taken = min(images, item.count)
-                total += taken * item.height * item.width * channels
-                images -= taken
-        return total
-
-    def _read_manifest(self) -> None:
-        manifest, where = self._reader.manifest, self._reader.label
-        arithmetic = require(manifest, "arithmetic", int, where)
-        if arithmetic != ARITHMETIC_VERSION:
-            raise PortabilityError(
-                f"{where}: needs arithmetic version {arithmetic}, this version has "
-                f"{ARITHMETIC_VERSION}"
-            )
-        checkpoint = require(manifest, "checkpoint", dict, where)
-        self.checkpoint_name: str = require(checkpoint, "name", str, where)
-        self.checkpoint_sha256: str = require(checkpoint, "sha256", str, where)
-        self.embedded: bool = require(checkpoint, "embedded", bool, where)
-        self.seed: int = require(manifest, "seed", int, where)
-        if not 0 <= self.seed < 1 << 32:
-            raise DamagedArchiveError(f"{where}: seed {self.seed} is out of range")
-        try:
-            self.settings = BatchSettings(**require(manifest, "settings", dict, where))
-        except (TypeError, ValueError) as error:
-            raise DamagedArchiveError(f"{where}: settings: {error}") from None
-        self.shards = [_shard(s, where) for s in require(manifest, "shards", list, where)]
+        if self.watch is not None:
+            self.watch(self._done, max(self._expected, self._done))
 
     def _check_table(self) -> None:
-        """The table, the manifest and the members must tell of the same images."""
-        where = self._reader.label
-        for number, shard in enumerate(self.shards):
-            if shard.channels not in (1, 3):
-                raise DamagedArchiveError(f"{where}: shard {number}: {shard.channels} channels")
+        """The table, the manifest and the members must tell of the same pictures."""
+        where, manifest = self._reader.label, self.manifest
+        if self._parts[-1] != self._starts[-1]:
+            raise DamagedArchiveError(
+                f"{where}: the table has {self._starts[-1]} pictures, the parts {self._parts[-1]}"
+            )
+        for number, part in enumerate(manifest.parts):
+            planes = {1: [0, 0], 3: [0, 0]}
+            plain = 0
+            for span in self._spans(number):
+                item = span.item
+                if item.reference != -1 and item.reference < self._parts[number]:
+                    raise DamagedArchiveError(f"{where}: {item.name!r} refers to another part")
+                for channels, letter in item.planes:
+                    size = span.count * item.height * item.width
+                    if letter == "m":
+                        planes[channels][0] += span.count
+                        planes[channels][1] += size
+                    else:
+                        plain += size * channels
+            found = {c: [s.images, s.pixels] for c, s in part.shards.items()}
+            if found != {c: counts for c, counts in planes.items() if counts[0]}:
+                raise DamagedArchiveError(
+                    f"{where}: part {number}: the table has planes and pixels {planes}, the "
+                    f"shards {found}"
+                )
+            if plain != sum(block.raw_bytes for block in part.blocks):
+                raise DamagedArchiveError(f"{where}: part {number}: {plain} bytes of plain planes")
+        if self._keep_going:
+            return
+        for shard in manifest.shards:
             for index, expected in enumerate(shard.segment_bytes):
-                found_bytes = self._reader.size(segment_member(number, index))
-                if found_bytes != expected:
+                size = self._reader.size(segment_member(shard.number, index))
+                if size != expected:
                     raise DamagedArchiveError(
-                        f"{where}: shard {number}, segment {index}: found {found_bytes} bytes, "
+                        f"{where}: shard {shard.number}, segment {index}: found {size} bytes, "
                         f"expected {expected}"
                     )
-            if not 0 <= shard.code_bytes <= sum(shard.segment_bytes):
-                raise DamagedArchiveError(
-                    f"{where}: shard {number}: {shard.code_bytes} bytes of code words in segments "
-                    f"of {sum(shard.segment_bytes)}"
-                )
-        for channels in (1, 3):
-            chosen = [i for i in self.items if i.channels == channels]
-            count = sum(i.count for i in chosen)
-            pixels = sum(i.count * i.height * i.width for i in chosen)
-            found = [
-                (s.images, s.pixels, sum(s.segment_pixels))
-                for s in self.shards
-                if s.channels == channels
-            ]
-            if found != ([(count, pixels, pixels)] if count else []):
-                raise DamagedArchiveError(
-                    f"{where}: the table has {count} images of {channels} channels with {pixels} "
-                    f"pixels, the shards {found}"
-                )
-
-
-def _shard(entry: Any, where: str) -> ShardInfo:
-    if not isinstance(entry, dict):
-        raise DamagedArchiveError(f"{where}: a shard of the manifest is no object")
-    segments: Sequence[Any] = require(entry, "segments", list, where)
-    if not all(isinstance(s, dict) for s in segments):
-        raise DamagedArchiveError(f"{where}: a segment of the manifest is no object")
-    return ShardInfo(
-        channels=require(entry, "channels", int, where),
-        images=require(entry, "images", int, where),
-        pixels=require(entry, "pixels", int, where),
-        policy=require(entry, "policy", dict, where),
-        code_bytes=require(entry, "code_bytes", int, where),
-        segment_pixels=tuple(_positive(s, "pixels", where) for s in segments),
-        segment_bytes=tuple(require(s, "bytes", int, where) for s in segments),
-        initial_bits=require({"initial_bits": 0, **entry}, "initial_bits", int, where),
-    )
-
-
-def _positive(entry: Mapping[str, Any], key: str, where: str) -> int:
-    value: int = require(entry, key, int, where)
-    if value < 1:
-        raise DamagedArchiveError(f"{where}: manifest key '{key}': found {value}, expected above 0")
-    return value
 
 
 def open_archive(
@@ -393,9 +455,17 @@ def open_archive(
     device: str = "cpu",
     threads: int | None = None,
     watch: Watch | None = None,
+    keep_going: bool = False,
 ) -> Archive:
-    """Open an archive for reading; see `Archive`."""
-    return Archive(source, checkpoint=checkpoint, device=device, threads=threads, watch=watch)
+    """Open an archive for reading; see `Archive`.
+
+    source: path, fsspec URL, binary file, or ``-`` for standard input. keep_going: open what is
+    damaged, too, and decode what is intact.
+    """
+    return Archive(
+        source, checkpoint=checkpoint, device=device, threads=threads, watch=watch,
+        keep_going=keep_going,
+    )  # fmt: skip
 
 
 def decompress(
@@ -403,20 +473,24 @@ def decompress(
     out: str | os.PathLike[str] | None = None,
     *,
     only: str | None = None,
+    jobs: int = 1,
+    keep_going: bool = False,
     checkpoint: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
     overwrite: bool = False,
     watch: Watch | None = None,
 ) -> list[np.ndarray] | DecompressResult:
-    """Restore an archive: into the folder `out`, or without it as a list of uint8 (h, w, c).
+    """Restore an archive: into the folder `out`, or without it as a list of images (see `Archive`).
 
-    only: a glob over entry names. Raises DamagedArchiveError naming the segment, CheckpointError,
-    PortabilityError, OutputExistsError; what was written by then is complete and right.
+    only: a glob over entry names. jobs, keep_going: see `Archive.extract`. Raises
+    DamagedArchiveError naming the segment, CheckpointError, PortabilityError, OutputExistsError;
+    what was written by then is complete and right.
     """
     with Archive(
-        source, checkpoint=checkpoint, device=device, threads=threads, watch=watch
-    ) as archive:
+        source, checkpoint=checkpoint, device=device, threads=threads, watch=watch,
+        keep_going=keep_going and out is not None,
+    ) as archive:  # fmt: skip
         if out is not None:
-            return archive.extract(out, only=only, overwrite=overwrite)
+            return archive.extract(out, only=only, overwrite=overwrite, jobs=jobs)
         return [image for image in archive]  # list() would trust `len`

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import BinaryIO
 
-from osoa_pl.api.job import CompressionJob, CompressResult, JobShard, PathOrArrays
+from osoa_pl.api.job import CompressionJob, CompressResult, JobOptions, PathOrArrays
 from osoa_pl.api.members import Watch
+from osoa_pl.api.part import Adaptation
+from osoa_pl.api.workers import code_in_processes
 from osoa_pl.errors import UsageError
 from osoa_pl.models import checkpoint as checkpoints
-from osoa_pl.online import auto
-from osoa_pl.online.none import NoAdaptation
-from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import BatchSettings
-from osoa_pl.online.policy import Policy
-from osoa_pl.online.session import Segment
 
 __all__ = ["Adaptation", "CompressResult", "PathOrArrays", "compress"]
-
-Adaptation = Literal["auto", "online", "none"]
 
 
 def compress(
     images: PathOrArrays,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | BinaryIO,
     *,
     checkpoint: str = checkpoints.DEFAULT,
     embed_checkpoint: bool = False,
@@ -32,63 +27,64 @@ def compress(
     step_size: float = 1e-3,
     seed: int = 0,
     settings: BatchSettings | Mapping[str, int] | None = None,
+    shard: int | None = None,
+    jobs: int = 1,
+    times: bool = True,
+    model_only: bool = False,
     device: str = "cpu",
     threads: int | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    verify: bool = False,
     watch: Watch | None = None,
 ) -> CompressResult:
     """Compress pictures into the archive `out`, adapting the checkpoint to them on the way.
 
-    images: a path or paths (folders, picture files, .npy/.npz/IDX), or uint8 arrays: (n, h, w),
-    (n, h, w, c), or an iterable of (h, w[, c]), c in 1, 3. adaptation: `none`, `online` (one pass
-    with `step_size`) or `auto` (the smaller of `none` and the better of two step sizes). settings:
-    sizes of batches and segments, or those that differ from what suits the checkpoint's family.
-    The same input and options give the same segments, on any machine and number of threads (the
-    item table and stored files pass through zlib and xz, whose versions may differ).
+    images: a path or paths (folders, picture files, .npy/.npz/IDX, tars; ``-``: a tar on standard
+    input), or uint8 arrays: (n, h, w), (n, h, w, c), or an iterable of (h, w[, c]), c in 1, 3.
+    out: path, fsspec URL, or binary file. adaptation: `none`, `online` (one pass with `step_size`)
+    or `auto` (the smallest of `none`, the better of two step sizes, and xz). settings: sizes of
+    batches and segments, or those that differ from what suits the checkpoint's family.
+    shard: images that are coded as one trajectory (default: some 50 MB of samples). jobs:
+    processes that code shards side by side; the bytes do not depend on it. times: keep times of
+    change, and folders. model_only: code every picture through the model, also where xz, a copy
+    or the file itself is smaller. resume: continue a run that was ended early; `verify`: decode all
+    before `out` appears.
+
+    The same input and options give the same segments, on any machine and number of threads and
+    jobs (what passes through zlib and xz may differ between their versions).
 
     Raises UsageError, InputError, CheckpointError, OutputExistsError; nothing is left at `out`
-    after an error.
+    after an error, but ``OUT.partial`` where something was finished.
     """
-    if adaptation not in ("auto", "online", "none"):
-        raise UsageError(f"adaptation {adaptation!r} (expected auto, online or none)")
-    fixed: dict[str, Policy] = {
-        "online": OnlineAdaptation(step_size=step_size),
-        "none": NoAdaptation(),
-    }
-    job = CompressionJob(
-        images, out, checkpoint=checkpoint, embed_checkpoint=embed_checkpoint, seed=seed,
-        settings=settings, device=device, threads=threads, overwrite=overwrite,
+    if type(jobs) is not int or jobs < 1:
+        raise UsageError(f"jobs {jobs!r}: expected a whole number above 0")
+    options = JobOptions(
+        checkpoint=checkpoint, embed_checkpoint=embed_checkpoint, adaptation=adaptation,
+        step_size=step_size, seed=seed, settings=settings, shard=shard, times=times,
+        model_only=model_only, device=device, threads=threads, overwrite=overwrite, resume=resume,
+        verify=verify,
     )  # fmt: skip
+    job = CompressionJob(images, out, options)
     with job:
-        counter = _Counter(watch, adaptation, job)
-        for shard in job.shards:
-
-            def encode(policy: Policy, shard: JobShard = shard) -> Iterator[Segment]:
-                channels = shard.channels
-                session = job.session(
-                    shard, policy, watch=lambda pixels: counter.add(pixels * channels)
-                )
-                return session.encode(job.images(shard))
-
-            policy = fixed.get(adaptation)
-            coded = auto.code(encode, policy) if policy else auto.choose(encode, job.step_sizes)
-            with coded:
-                for index, data in enumerate(coded.members()):
-                    job.add_segment(shard, index, data)
-                job.finish_shard(shard, coded)
+        counter = _Counter(watch, job)
+        if min(jobs, len(job.parts)) > 1:
+            code_in_processes(job, min(jobs, len(job.parts)), counter.add)
+        else:
+            for number in range(len(job.parts)):
+                job.code(number, counter.add)
         return job.commit()
 
 
 class _Counter:
-    """Progress in samples coded, summed over what `auto` tries."""
+    """Progress in samples coded, summed over what is tried."""
 
-    def __init__(self, watch: Watch | None, adaptation: Adaptation, job: CompressionJob) -> None:
-        self._watch, self._done, self._total = watch, 0, job.samples
-        if adaptation == "auto":  # two to the end, the others over the first segment
-            segment = 3 * job.settings.batch_pixels * job.settings.segment_batches
-            self._total += job.samples + (len(job.step_sizes) - 1) * min(job.samples, segment)
+    def __init__(self, watch: Watch | None, job: CompressionJob) -> None:
+        self._watch, self._done, self._begun = watch, 0, 0
+        # `auto` takes two ways to the end; more turn up when they begin
+        self._total = job.samples * (2 if job.options.adaptation == "auto" else 1)
 
-    def add(self, samples: int) -> None:
-        self._done += samples
-        if self._watch is not None:
+    def add(self, samples: int, begun: int) -> None:
+        self._done, self._begun = self._done + samples, self._begun + begun
+        if self._watch is not None and samples:
             self._watch(self._done, max(self._total, self._done))

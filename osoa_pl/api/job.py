@@ -1,44 +1,49 @@
-"""One compression: the collection, its shards, the archive being written; and how it resumes.
+"""One compression: the collection, its parts, the archive being written.
 
-A job knows everything about an archive but the order of moves: `compress` runs whole policies over
-its shards, the Trainer makes each move itself. Both write the same members.
+A job knows everything about an archive but who codes its parts: this process, several, or the
+Trainer batch by batch. All write the same members.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor
 
-from osoa_pl.api.members import CHECKPOINT_MEMBER, ITEMS_MEMBER, check_device, segment_member
-from osoa_pl.data.collection import Collection, scan
-from osoa_pl.errors import DamagedArchiveError, UsageError
+from osoa_pl.api.members import CHECKPOINT_MEMBER, ITEMS_MEMBER, check_device, file_block_member
+from osoa_pl.api.part import Adaptation, CodingOptions, PartCoder, PartResult, code_part
+from osoa_pl.api.survey import Piece
+from osoa_pl.data import files
+from osoa_pl.data.collection import Collection, Entry, collect
+from osoa_pl.data.listing import list_inputs
+from osoa_pl.errors import OsoaError, UsageError
 from osoa_pl.format import items as item_table
-from osoa_pl.format import segment as segment_format
-from osoa_pl.format.atomic import check_destination
+from osoa_pl.format.blocks import BlockWriter
 from osoa_pl.format.container import ArchiveWriter
+from osoa_pl.format.partial import PartialFolder
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
-from osoa_pl.models.base import Model
-from osoa_pl.online import snapshots
-from osoa_pl.online.auto import ShardRecord
+from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import BatchSettings
-from osoa_pl.online.policy import Policy
-from osoa_pl.online.session import Session
-from osoa_pl.types import ARITHMETIC_VERSION
+from osoa_pl.types import ARITHMETIC_VERSION, MODES, Item
 
 PathOrArrays = (
     str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | np.ndarray | Iterable[np.ndarray]
 )
-_RUN, _STATE = "run.json", "state"
+
+SHARD_SAMPLES = 48 << 20
+"""Samples after which a new part begins: some two minutes' work, so that the loss by beginning
+anew at theta_0 is small."""
+KEPT_REASON = "smaller than its coded pixels"
 
 
 @dataclass(frozen=True)
@@ -51,81 +56,110 @@ class CompressResult:
     raw_bytes: int
     """Samples coded as pixels, one byte each."""
     bits_per_dim: float
-    """Gross: the archive without byte-for-byte members, over `raw_bytes`; 0 without pixels."""
+    """Gross: the archive without byte-for-byte files, over `raw_bytes`; 0 without pixels."""
     initial_bits: float
     """Bits-back: what its chains began with, a part of the code words; 0 for direct models."""
     images: int
     policies: tuple[str, ...]
-    """Kind of pixel and adaptation of each shard, as recorded."""
+    """Kind of pixel and adaptation, as recorded, each once."""
     stored: tuple[tuple[str, str], ...]
     """(name, reason) of files stored byte for byte."""
     skipped: tuple[tuple[str, str], ...]
     """(path, reason) of inputs that are not in the archive."""
     renamed: tuple[tuple[str, str], ...]
     seconds: float
+    kept_bytes: int = 0
+    """Of the archive: picture files that are smaller than what their pixels would cost."""
+    copies: int = 0
+    """Files that are copies of another and cost nothing but their entry."""
+    parts: int = 1
 
 
 @dataclass(frozen=True)
-class JobShard:
-    """The images of one kind of pixel: one trajectory."""
+class JobOptions:
+    """What may be chosen about a compression; see `osoa_pl.compress`."""
 
-    number: int
-    channels: int
-    shapes: list[tuple[int, int]]
+    checkpoint: str = checkpoints.DEFAULT
+    embed_checkpoint: bool = False
+    adaptation: Adaptation = "auto"
+    step_size: float = 1e-3
+    seed: int = 0
+    settings: BatchSettings | Mapping[str, int] | None = None
+    shard: int | None = None
+    times: bool = True
+    model_only: bool = False
+    device: str = "cpu"
+    threads: int | None = None
+    overwrite: bool = False
+    resume: bool = False
+    verify: bool = False
+    measure: bool = False
 
 
 class CompressionJob:
-    """Context manager over one archive being made; leaving it without `commit` leaves nothing.
+    """Context manager over one archive being made.
 
-    Options as for `osoa_pl.compress`. `resume`: keep what was finished when the run ends early,
-    and continue from there; the result is the same. Raises on construction or entry, before any
-    coding: UsageError, InputError, CheckpointError, OutputExistsError.
+    Leaving it without `commit` leaves nothing under the final name; what was finished stays beside
+    it, and a job with `resume` continues from there; the result is the same. Raises on
+    construction or entry, before any coding: UsageError, InputError, CheckpointError,
+    OutputExistsError.
     """
 
-    def __init__(
-        self,
-        images: PathOrArrays,
-        out: str | os.PathLike[str],
-        *,
-        checkpoint: str = checkpoints.DEFAULT,
-        embed_checkpoint: bool = False,
-        seed: int = 0,
-        settings: BatchSettings | Mapping[str, int] | None = None,
-        device: str = "cpu",
-        threads: int | None = None,
-        overwrite: bool = False,
-        resume: bool = False,
-    ) -> None:
+    def __init__(self, images: PathOrArrays, out: Any, options: JobOptions) -> None:
         self._began = time.monotonic()
-        if type(seed) is not int or not 0 <= seed < 1 << 32:
-            raise UsageError(f"seed {seed!r}: expected 0 to 4294967295")
-        check_device(device)
-        check_destination(out, overwrite=overwrite)  # before reading a collection of any size
-        self.checkpoint = checkpoints.read(checkpoint)
-        self.settings = _settings(settings, self.checkpoint)
-        self.seed, self.out = seed, out
-        self._device, self._threads, self._embed = device, threads, embed_checkpoint
-        self._resume = resume
-        self.collection = _collect(images, out)
-        shapes = {channels: self.collection.image_shapes(channels) for channels in (3, 1)}
-        present = [channels for channels, found in shapes.items() if found]
-        for channels in present:
-            zoo.check_sizes(self.checkpoint, channels, shapes[channels])
-        self.shards = [JobShard(i, c, shapes[c]) for i, c in enumerate(present)]
-        self.step_sizes = zoo.family_of(self.checkpoint).step_sizes
-        """What the policy `auto` tries."""
-        self.samples = sum(item.raw_bytes for item in self.collection.items if item.count)
-        """Samples to code, over all shards."""
-        self._writer = ArchiveWriter(out, overwrite=overwrite, keep=resume)
-        self._entries: list[dict[str, Any]] = []
-        self._stored = 0
+        if options.adaptation not in ("auto", "online", "none"):
+            raise UsageError(f"adaptation {options.adaptation!r} (expected auto, online or none)")
+        if type(options.seed) is not int or not 0 <= options.seed < 1 << 32:
+            raise UsageError(f"seed {options.seed!r}: expected 0 to 4294967295")
+        if options.shard is not None and (type(options.shard) is not int or options.shard < 1):
+            raise UsageError(f"shard {options.shard!r}: expected a number of images above 0")
+        OnlineAdaptation(step_size=options.step_size)
+        check_device(options.device)
+        self._options = options
+        # the writer looks at the output before a collection of any size is read
+        self._writer = ArchiveWriter(out, overwrite=options.overwrite, resume=options.resume)
+        self.checkpoint = checkpoints.read(options.checkpoint)
+        self._workspace: tempfile.TemporaryDirectory[str] | None = None
+        try:
+            self.collection = self._collect(images, out)
+            self._prepare()
+        except BaseException:
+            self._drop_workspace()
+            raise
+
+    def _prepare(self) -> None:
+        options = self._options
+        family = zoo.family_of(self.checkpoint)
+        self.options = CodingOptions(
+            self.checkpoint, _settings(options.settings, family.settings), options.seed,
+            options.adaptation, options.step_size, family.step_sizes, options.device,
+            options.threads, options.measure, options.model_only,
+        )  # fmt: skip
+        if options.model_only:
+            self.collection.forget_copies()
+        self.parts, self._spans = _cut(self.collection.entries, options.shard)
+        for channels in (3, 1):
+            plain = [
+                (p.entry.item.height, p.entry.item.width)
+                for part in self.parts
+                for p in part
+                if MODES[p.entry.item.mode].plain and MODES[p.entry.item.mode].planes[0] == channels
+            ]
+            if plain:
+                zoo.check_sizes(self.checkpoint, channels, plain)
+        self.samples = sum(
+            p.count * p.entry.item.raw_bytes // p.entry.item.count
+            for part in self.parts
+            for p in part
+        )
+        """Samples to code, over all parts."""
+        self._results: dict[int, PartResult] = {}
 
     def __enter__(self) -> Self:
-        self._writer.__enter__()
         try:
-            self._open()
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+            self._writer.__enter__()
+        except BaseException:
+            self._drop_workspace()
             raise
         return self
 
@@ -135,192 +169,247 @@ class CompressionJob:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.__exit__(kind, error, trace)
-
-    def _open(self) -> None:
-        for item in self.collection.items:
-            if item.kind == "file":
-                with self._writer.create(item.member) as destination:
-                    self.collection.encode_file(item, destination)
-                    self._stored += destination.tell()
-        table = item_table.pack(self.collection.items)
-        item_table.unpack(table, f"{os.fspath(self.out)}: {ITEMS_MEMBER}")  # what is written opens
-        self._writer.add(ITEMS_MEMBER, table)
-        self._table_digest = hashlib.sha256(table).hexdigest()
-        if self._embed:
-            self._writer.add(CHECKPOINT_MEMBER, self.checkpoint.data)
-
-    def session(
-        self,
-        shard: JobShard,
-        policy: Policy,
-        *,
-        watch: Callable[[int], None] | None = None,
-        measure: bool = False,
-    ) -> Session:
-        """A new trajectory over a shard, at theta_0."""
-        model, moment = self.model(shard)
-        return Session(
-            model, policy, moment, shard.shapes, self.settings, seed=self.seed,
-            shard=shard.number, watch=watch, measure=measure,
-        )  # fmt: skip
-
-    def model(self, shard: JobShard) -> tuple[Model, Tensor]:
-        """A new model at theta_0 and its second moments."""
-        return zoo.build(
-            self.checkpoint, shard.channels, device=self._device, threads=self._threads
-        )
-
-    def images(self, shard: JobShard) -> Iterator[np.ndarray]:
-        """The shard's images uint8 (h, w, c), in order."""
-        return self.collection.iter_images(shard.channels)
-
-    def add_segment(self, shard: JobShard, index: int, data: bytes) -> None:
-        """Write a packed segment; segments come in order."""
-        self._writer.add(segment_member(shard.number, index), data)
-
-    def finish_shard(self, shard: JobShard, coded: ShardRecord) -> None:
-        """Enter a shard, all of whose segments have been added, into the manifest."""
-        self._entries.append(_shard_entry(coded, shard))
-
-    def finished(self, policy: Policy) -> dict[str, Any] | None:
-        """Where an earlier run with `resume` got to, None where there was none.
-
-        Its segments are members of this archive again. The result is what `keep` was given, with
-        `shard`. Raises UsageError where that run was another one.
-        """
-        run = {
-            "arithmetic": ARITHMETIC_VERSION,
-            "checkpoint": self.checkpoint.sha256,
-            "embedded checkpoint": self._embed,
-            "seed": self.seed,
-            "settings": self.settings.to_dict(),
-            "policy": policy.to_dict(),
-            "collection": self._table_digest,
-        }
-        kept = self._writer.read_note(_RUN)
-        state = self._writer.read_note(_STATE)
-        if kept is not None and (before := json.loads(kept)) != run:
-            differing = ", ".join(key for key in run if before.get(key) != run[key])
-            raise UsageError(
-                f"{self._writer.partial}: left by a run with another {differing}",
-                hint="finish that run, or remove the folder to begin anew",
-            )
-        self._writer.write_note(_RUN, json.dumps(run).encode())
         try:
-            return None if state is None else snapshots.unpack(state)
-        except ValueError as error:
-            raise self._unfinished(f"its state cannot be read ({error})") from None
-
-    def adopt_segment(self, shard: JobShard, index: int, size: int) -> None:
-        """Make a segment of `size` bytes that an earlier run has finished a member again.
-
-        Raises DamagedArchiveError where it is missing or fails its checksums.
-        """
-        name = segment_member(shard.number, index)
-        if not self._writer.adopt(name):
-            raise self._unfinished(f"{name} is missing")
-        data = self._writer.read(name)
+            self._writer.keep = bool(self.folder.names("part-"))
+        except OsoaError:
+            self._writer.keep = False
         try:
-            segment_format.unpack(data, name)
-        except DamagedArchiveError as error:
-            raise self._unfinished(str(error)) from None
-        if len(data) != size:
-            raise self._unfinished(f"{name}: found {len(data)} bytes, expected {size}")
+            self._writer.__exit__(kind, error, trace)
+        finally:
+            self._drop_workspace()
 
-    def _unfinished(self, problem: str) -> DamagedArchiveError:
-        return DamagedArchiveError(
-            f"{self._writer.partial}: cannot be continued: {problem}",
-            hint="remove the folder to begin anew",
-        )
+    @property
+    def folder(self) -> PartialFolder:
+        """Where the parts' files gather."""
+        return self._writer.folder
 
-    def keep(self, state: Mapping[str, Any]) -> None:
-        """Note where the run has got to, after a segment was added: for `finished`."""
-        self._writer.write_note(_STATE, snapshots.pack(state))
+    def coder(self, number: int, watch: Callable[[int, int], None] | None = None) -> PartCoder:
+        """The coder of part `number`."""
+        return PartCoder(number, self.parts[number], self.options, self.folder, watch)
+
+    def code(self, number: int, watch: Callable[[int, int], None] | None = None) -> None:
+        """Code part `number` in this process."""
+        part = self.parts[number]
+        self.take(code_part(number, part, self.options, self.folder, watch))
+
+    def take(self, result: PartResult) -> None:
+        """Take a part that has been coded."""
+        self._results[result.number] = result
 
     def commit(self) -> CompressResult:
-        """Pack the archive under its final name."""
-        samples = sum(s["pixels"] * s["channels"] for s in self._entries)
-        self._writer.commit(
-            {
-                "format": 1,
-                "arithmetic": ARITHMETIC_VERSION,
-                "checkpoint": {
-                    "name": self.checkpoint.name,
-                    "sha256": self.checkpoint.sha256,
-                    "embedded": self._embed,
-                },
-                "seed": self.seed,
-                "settings": self.settings.to_dict(),
-                "shards": self._entries,
-                "totals": {"items": len(self.collection.items), "samples": samples},
-            }
+        """Pack the archive under its final name, once all parts have been taken."""
+        results = [self._results[number] for number in range(len(self.parts))]
+        stored, pictures = self._settle(results)
+        items = self.collection.items
+        for result in results:
+            for member, name in result.members:
+                self._writer.adopt(member, name)
+        coded = [member for result in results for member, _ in result.members]
+        packed, file_bytes, kept_bytes = self._store_files({name for name, _ in stored})
+        table = item_table.pack(items)
+        item_table.unpack(table, ITEMS_MEMBER)  # what is written opens
+        self._writer.add(ITEMS_MEMBER, table)
+        if self._options.embed_checkpoint:
+            self._writer.add(CHECKPOINT_MEMBER, self.checkpoint.data)
+        order = [ITEMS_MEMBER]
+        order += [CHECKPOINT_MEMBER] if self._options.embed_checkpoint else []
+        shards = [entry for result in results for entry in result.shards]
+        samples = sum(item.raw_bytes for item in items if item.mode)
+        manifest = {
+            "arithmetic": ARITHMETIC_VERSION,
+            "checkpoint": {
+                "name": self.checkpoint.name,
+                "sha256": self.checkpoint.sha256,
+                "embedded": self._options.embed_checkpoint,
+            },
+            "seed": self.options.seed,
+            "settings": self.options.settings.to_dict(),
+            "parts": [
+                {"pictures": count, "planes": [list(block) for block in result.blocks]}
+                for count, result in zip(pictures, results, strict=True)
+            ],
+            "packed": packed,
+            "shards": shards,
+            "totals": {"items": len(items), "samples": samples},
+        }
+        total = self._writer.commit(
+            manifest, order=[*order, *coded], check=_verify if self._options.verify else None
         )
-        total = os.path.getsize(self.out)
         return CompressResult(
             archive_bytes=total,
             original_bytes=self.collection.original_bytes,
             raw_bytes=samples,
-            bits_per_dim=8 * (total - self._stored) / samples if samples else 0.0,
-            initial_bits=float(sum(s.get("initial_bits", 0) for s in self._entries)),
-            images=sum(s["images"] for s in self._entries),
-            policies=tuple(_policy_label(s) for s in self._entries),
-            stored=self.collection.stored,
+            bits_per_dim=8 * (total - file_bytes) / samples if samples else 0.0,
+            initial_bits=float(sum(s.get("initial_bits", 0) for s in shards)),
+            images=sum(item.count for item in items),
+            policies=tuple(dict.fromkeys(map(_policy_label, shards))),
+            stored=(*self.collection.stored, *stored),
             skipped=self.collection.skipped,
             renamed=self.collection.renamed,
             seconds=time.monotonic() - self._began,
+            kept_bytes=kept_bytes,
+            copies=sum(1 for item in items if item.same != -1),
+            parts=len(results),
         )
+
+    def _settle(self, results: Sequence[PartResult]) -> tuple[list[tuple[str, str]], list[int]]:
+        """Enter what the parts decided into the items.
+
+        Returns (name, reason) of pictures that are kept as files, and how many pictures each part
+        still spans.
+        """
+        entries = self.collection.entries
+        starts = list(accumulate((entry.item.count for entry in entries), initial=0))
+        kept: list[tuple[str, str]] = []
+        for part, result in zip(self.parts, results, strict=True):
+            for piece, (letters, reference, keep) in zip(part, result.choices, strict=True):
+                entry = entries[piece.index]
+                if keep:
+                    entries[piece.index] = entry.stored()
+                    kept.append((entry.item.name, KEPT_REASON))
+                else:
+                    entries[piece.index] = entry.coded(letters, reference)
+        for index, entry in enumerate(entries):
+            if entry.item.same != -1:
+                copy = _copy_of(entries[entry.item.same].item, entry)
+                entries[index] = replace(entry, item=copy)
+                if copy.kind != entry.item.kind:
+                    kept.append((copy.name, KEPT_REASON))
+        left = list(accumulate((entry.item.count for entry in entries), initial=0))
+        for index, entry in enumerate(entries):
+            if entry.item.reference != -1:  # pictures before it may have become files
+                target = bisect_right(starts, entry.item.reference) - 1
+                entries[index] = entry.coded(entry.item.coded, left[target])
+        ends = [_moved(end, starts, left) for end in accumulate(self._spans, initial=0)]
+        return kept, [end - begin for begin, end in pairwise(ends)]
+
+    def _store_files(self, kept: Container[str]) -> tuple[list[list[int]], int, int]:
+        """Write the files that are stored: sizes of the blocks; bytes of it all, and of those
+        that are `kept` pictures.
+        """
+        total = of_kept = 0
+
+        def sink(index: int, data: bytes) -> None:
+            nonlocal total
+            self._writer.add(file_block_member(index), data)
+            total += len(data)
+
+        blocks = BlockWriter(sink)
+        in_blocks = 0
+        for entry in self.collection.entries:
+            item = entry.item
+            if item.kind != "file" or item.same != -1:
+                continue
+            if item.codec == "block":
+                blocks.add(entry.read())
+                in_blocks += item.size if item.name in kept else 0
+                continue
+            with self._writer.create(files.member_name(item)) as destination:
+                entry.encode_file(destination)
+                total += destination.tell()
+                of_kept += destination.tell() if item.name in kept else 0
+        blocks.finish()
+        sizes = [[info.raw_bytes, info.coded_bytes] for info in blocks.infos]
+        raw, coded = (sum(column) for column in zip(*sizes, strict=True)) if sizes else (1, 0)
+        return sizes, total, of_kept + in_blocks * coded // raw
+
+    def _collect(self, images: PathOrArrays, out: Any) -> Collection:
+        outputs = []
+        if isinstance(out, str | os.PathLike):
+            outputs = [out, os.fspath(out) + ".partial"]
+        if isinstance(images, np.ndarray):
+            return Collection.from_arrays(images)
+        if isinstance(images, str | os.PathLike):
+            images = [images]
+        try:
+            listed: list[Any] = list(images)
+        except TypeError:
+            listed = [images]  # named below
+        if isinstance(images, bytes | Mapping):
+            listed = [images]
+        if listed and all(isinstance(i, str | os.PathLike) for i in listed):
+            self._workspace = tempfile.TemporaryDirectory(prefix="osoa-")
+            place = Path(self._workspace.name)
+            return collect(list_inputs(listed, place, exclude=outputs, times=self._options.times))
+        for index, image in enumerate(listed):
+            if not isinstance(image, np.ndarray):
+                raise UsageError(
+                    f"input {index}: found {type(image).__name__}, expected paths alone or uint8 "
+                    "arrays alone"
+                )
+        return Collection.from_arrays(listed)
+
+    def _drop_workspace(self) -> None:
+        if self._workspace is not None:
+            self._workspace.cleanup()
+
+
+def _copy_of(target: Item, entry: Entry) -> Item:
+    """The item of a copy, which is stored as its target is."""
+    item = entry.item
+    if target.kind == "file" and item.kind != "file":
+        item = Item(
+            item.name, "file", same=item.same, size=entry.size, mtime=item.mtime, given=item.given
+        )
+    return replace(item, codec=target.codec) if item.kind == "file" else item
+
+
+def _moved(number: int, starts: Sequence[int], left: Sequence[int]) -> int:
+    """Pictures before picture `number` once some have become files."""
+    index = bisect_right(starts, number) - 1
+    if index >= len(left) - 1:
+        return left[-1]
+    return left[index] + min(number - starts[index], left[index + 1] - left[index])
+
+
+def _verify(path: Path) -> None:
+    from osoa_pl.api.archive import Archive
+
+    with Archive(path) as archive:
+        archive.verify()
+
+
+def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]], list[int]]:
+    """The parts' pieces, and how many pictures each part spans, copies included."""
+    parts: list[list[Piece]] = [[]]
+    spans = [0]
+    number = position = samples = 0
+    for index, entry in enumerate(entries):
+        item = entry.item
+        if not item.count:
+            continue
+        each = item.raw_bytes // item.count
+        begin = 0
+        while begin < item.count:
+            room = item.count - begin
+            if shard is not None:
+                room = min(room, shard - spans[-1])
+            elif item.same == -1:
+                room = min(room, max(int(not samples), (SHARD_SAMPLES - samples) // each))
+            if room <= 0:
+                parts.append([])
+                spans.append(0)
+                samples = 0
+                continue
+            if item.same == -1:
+                parts[-1].append(Piece(entry, index, number + begin, position, begin, room))
+                samples += room * each
+            spans[-1] += room
+            begin += room
+        number += item.count
+        position += item.raw_bytes
+    return parts, spans
 
 
 def _settings(
-    given: BatchSettings | Mapping[str, int] | None, checkpoint: checkpoints.Checkpoint
+    given: BatchSettings | Mapping[str, int] | None, defaults: Mapping[str, int]
 ) -> BatchSettings:
     if isinstance(given, BatchSettings):
         return given
     try:
-        return replace(BatchSettings(**zoo.family_of(checkpoint).settings), **(given or {}))
+        return replace(BatchSettings(**defaults), **(given or {}))
     except TypeError as error:
         raise UsageError(f"settings: {error}") from None
-
-
-def _collect(images: PathOrArrays, out: str | os.PathLike[str]) -> Collection:
-    outputs = [out, os.fspath(out) + ".partial"]
-    if isinstance(images, str | os.PathLike):
-        return scan([images], exclude=outputs)
-    if isinstance(images, np.ndarray):
-        return Collection.from_arrays(images)
-    try:
-        listed: list[Any] = list(images)
-    except TypeError:
-        listed = [images]  # named below
-    if isinstance(images, bytes | Mapping):
-        listed = [images]
-    if listed and all(isinstance(i, str | os.PathLike) for i in listed):
-        return scan(listed, exclude=outputs)
-    for index, image in enumerate(listed):
-        if not isinstance(image, np.ndarray):
-            raise UsageError(
-                f"input {index}: found {type(image).__name__}, expected paths alone or uint8 "
-                "arrays alone"
-            )
-    return Collection.from_arrays(listed)
-
-
-def _shard_entry(coded: ShardRecord, shard: JobShard) -> dict[str, Any]:
-    entry = {
-        "channels": shard.channels,
-        "images": len(shard.shapes),
-        "pixels": sum(coded.pixels),
-        "policy": coded.policy.to_dict(),
-        "code_bytes": coded.code_bytes,
-        "segments": [
-            {"batches": b, "pixels": p, "bytes": s}
-            for b, p, s in zip(coded.batches, coded.pixels, coded.sizes, strict=True)
-        ],
-    }
-    if coded.initial_bits:
-        entry["initial_bits"] = int(coded.initial_bits)
-    return entry
 
 
 def _policy_label(shard: Mapping[str, Any]) -> str:

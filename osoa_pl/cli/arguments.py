@@ -105,11 +105,19 @@ def add_json(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="JSON on stdout, one object a line")
 
 
+def add_jobs(parser: Any) -> None:
+    """--jobs."""
+    parser.add_argument(
+        "-j", "--jobs", type=whole(1, 1024), default=1, metavar="N",
+        help="shards at a time, a process each (default: 1); the bytes do not depend on it",
+    )  # fmt: skip
+
+
 def add_machine(parser: Any) -> None:
     """--threads and --device."""
     parser.add_argument(
-        "-j", "--threads", type=whole(1, 1024), metavar="N",
-        help="threads (default: all cores); the bytes do not depend on it",
+        "--threads", type=whole(1, 1024), metavar="N",
+        help="threads (default: all cores, shared by the jobs); the bytes do not depend on it",
     )  # fmt: skip
     parser.add_argument(
         "--device", type=one_of("cpu", "cuda"), default="cpu", metavar="cpu|cuda",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from osoa_pl.cli.arguments import add_json, add_machine, one_of, positive, whole
+from osoa_pl.cli.arguments import add_jobs, add_json, add_machine, one_of, positive, whole
 from osoa_pl.cli.console import Console, counted, duration, grouped, size
 from osoa_pl.cli.threads import using_threads
-from osoa_pl.errors import UsageError
+from osoa_pl.errors import InterruptedRun, OsoaError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from osoa_pl.api.compress import CompressResult
@@ -21,15 +24,17 @@ Compress pictures into one archive, adapting the model to them on the way.
 
 examples:
   osoa compress photos/ -o photos.osoa
-  osoa compress tiles.npz -o tiles.osoa --adaptation online
-  osoa compress a.png b.png -o pair.osoa --embed-checkpoint
+  osoa compress scans/ -o scans.osoa --jobs 2 --shard 500 --verify
+  tar c tiles | osoa compress - -o s3://bucket/tiles.osoa
 
-INPUT is a folder (read recursively), a picture (PNG, WebP, TIFF, BMP, PPM; 8-bit
-grey or RGB), or an array (.npy, .npz, IDX; uint8). Anything else is stored byte
-for byte. Inputs are never changed. The same inputs and options give the same code
-words on any machine. --embed-checkpoint adds about 0.95 MB to the archive.
+INPUT is a folder (read recursively), a picture (PNG, WebP, TIFF, BMP, PPM, TGA, of any
+depth, palette and alpha), an array (.npy, .npz, IDX; uint8) or a tar of these (-: on
+standard input). Anything else is stored byte for byte, and so is a picture whose file is
+smaller than its coded pixels. Inputs are never changed. The same inputs and options give
+the same code words on any machine. ARCHIVE is a path, a URL that fsspec knows, or -.
 """
 SKIPPED = 3
+STREAM = "-"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +43,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("-o", "--output", metavar="ARCHIVE", required=True, help="archive to write")
     output.add_argument("-f", "--force", action="store_true", help="overwrite an existing archive")
+    output.add_argument(
+        "--resume", action="store_true",
+        help="continue a run that ended early (ARCHIVE.partial); the result is the same",
+    )  # fmt: skip
+    output.add_argument(
+        "--verify", action="store_true", help="decode it all before ARCHIVE appears"
+    )
+    output.add_argument(
+        "--no-times", dest="times", action="store_false",
+        help="leave out times of change, and folders that are not empty",
+    )  # fmt: skip
     add_json(output)
     model = parser.add_argument_group("model and adaptation")
     model.add_argument(
@@ -46,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--embed-checkpoint", action="store_true",
-        help="put the checkpoint into the archive",
+        help="put the checkpoint into the archive (default: 0.95 MB)",
     )  # fmt: skip
     model.add_argument(
         "--adaptation", type=one_of("auto", "online", "none"), default="auto", metavar="HOW",
@@ -65,7 +81,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--segment", type=whole(1, 1 << 20), metavar="BATCHES",
         help="batches in a segment, the unit of damage and of memory (default: 32)",
     )  # fmt: skip
-    add_machine(parser.add_argument_group("machine"))
+    model.add_argument(
+        "--model-only", action="store_true",
+        help="code every picture through the model, also where xz or its own file is smaller",
+    )  # fmt: skip
+    model.add_argument(
+        "--shard", type=whole(1, 1 << 40), metavar="IMAGES",
+        help="images coded as one trajectory: what a job takes at a time, and what is decoded to "
+        "reach an image (default: some 50 MB of samples)",
+    )  # fmt: skip
+    machine = parser.add_argument_group("machine")
+    add_jobs(machine)
+    add_machine(machine)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -74,8 +101,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise UsageError(
             f"--step-size needs --adaptation online, found --adaptation {arguments.adaptation}"
         )
-    if arguments.output == "-":
-        raise UsageError("-o -: an archive is written to a file, not to a stream")
+    if arguments.output == STREAM and arguments.json:
+        raise UsageError("--json and -o - both want standard output")
     from osoa_pl.api.compress import compress
 
     options: dict[str, Any] = {}
@@ -83,7 +110,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         options["step_size"] = arguments.step_size
     if arguments.segment is not None:
         options["settings"] = {"segment_batches": arguments.segment}
-    with using_threads(arguments.threads), console.progress("compressing") as watch:
+    with (
+        using_threads(arguments.threads),
+        resumable(arguments.output),
+        console.progress("compressing") as watch,
+    ):
         result = compress(
             arguments.inputs,
             arguments.output,
@@ -91,13 +122,38 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             embed_checkpoint=arguments.embed_checkpoint,
             adaptation=arguments.adaptation,
             seed=arguments.seed,
+            shard=arguments.shard,
+            jobs=arguments.jobs,
+            times=arguments.times,
+            model_only=arguments.model_only,
             device=arguments.device,
             threads=arguments.threads,
             overwrite=arguments.force,
+            resume=arguments.resume,
+            verify=arguments.verify,
             watch=watch,
             **options,
         )
     return tell(arguments.output, result, console)
+
+
+@contextmanager
+def resumable(archive: str) -> Iterator[None]:
+    """Say where a run that ends early can be taken up, if it can."""
+    try:
+        yield
+    except OutputExistsError:
+        raise
+    except (OsoaError, KeyboardInterrupt) as error:
+        if not os.path.isdir(f"{archive}.partial"):
+            raise
+        hint = (
+            f"what is finished is kept in {archive}.partial; the same command with --resume goes on"
+        )
+        if isinstance(error, KeyboardInterrupt):
+            raise InterruptedRun("interrupted", hint) from error
+        error.hint = f"{error.hint}; {hint}" if error.hint else hint
+        raise
 
 
 def tell(archive: str, result: CompressResult, console: Console) -> int:
@@ -129,6 +185,8 @@ def closing_line(archive: str, result: CompressResult) -> str:
     what = counted(result.images, "image")
     if result.stored:
         what += f" and {counted(len(result.stored), 'stored file')}"
+    if result.copies:
+        what += f" ({counted(result.copies, 'copy')})".replace("copys", "copies")
     rate = result.raw_bytes / result.seconds / 1e6 if result.seconds else 0.0
     return (
         f"{archive}: {what}, {before} to {after}; pixels {size(result.raw_bytes)} at "

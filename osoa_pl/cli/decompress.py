@@ -5,23 +5,27 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from osoa_pl.cli.arguments import add_checkpoint, add_json, add_machine
-from osoa_pl.cli.console import Console, counted, duration, size
+from osoa_pl.cli.arguments import add_checkpoint, add_jobs, add_json, add_machine
+from osoa_pl.cli.console import Console, counted, duration, grouped, size
 from osoa_pl.cli.threads import using_threads
+from osoa_pl.errors import UsageError
 
 SUMMARY = "restore the files of an archive"
-USAGE = "osoa decompress ARCHIVE -o DIR [OPTIONS]"
+USAGE = "osoa decompress ARCHIVE -o DIR|TAR|- [OPTIONS]"
 DESCRIPTION = """\
-Restore the files of an archive below a folder, every pixel checked.
+Restore the files of an archive below a folder, or into a tar, every pixel checked.
 
 examples:
   osoa decompress photos.osoa -o restored/
-  osoa decompress photos.osoa -o some/ --only 'trip/*.png'
-  osoa decompress tiles.osoa -o restored/ -f
+  osoa decompress photos.osoa -o some/ --only 'trip/*.png' --jobs 2
+  osoa decompress tiles.osoa -o - | tar x
 
 Pictures come back as PNG with equal pixels, arrays in their own format, other files
-byte for byte. Files appear whole or not at all. DIR is made where it is missing.
+byte for byte. Files appear whole or not at all. DIR is made where it is missing. An
+archive may be a path, a URL that fsspec knows, or -.
 """
+DAMAGED = 4
+STREAM = "-"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,20 +33,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("archive", metavar="ARCHIVE", help=argparse.SUPPRESS)
     output = parser.add_argument_group("output")
     output.add_argument(
-        "-o", "--output", metavar="DIR", required=True, help="folder to write below"
-    )
+        "-o", "--output", metavar="DIR|TAR|-", required=True,
+        help="folder to write below; name.tar, or - for a tar on standard output",
+    )  # fmt: skip
     output.add_argument(
         "--only", metavar="GLOB", help="entries whose name matches; * crosses folders"
     )
     output.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
+    output.add_argument(
+        "--keep-going", action="store_true",
+        help="write what is intact of a damaged archive, then say what is lost (exit code 4)",
+    )  # fmt: skip
     add_json(output)
     add_checkpoint(parser.add_argument_group("model"))
-    add_machine(parser.add_argument_group("machine"))
+    machine = parser.add_argument_group("machine")
+    add_jobs(machine)
+    add_machine(machine)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Decompress; 0."""
+    """Decompress; 0, or 4 where something was lost."""
+    to_stream = arguments.output == STREAM
+    if to_stream and arguments.json:
+        raise UsageError("--json and -o - both want standard output")
     from osoa_pl.api.archive import open_archive
+    from osoa_pl.api.tars import extract_to_tar
 
     with (
         using_threads(arguments.threads),
@@ -53,17 +68,27 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             device=arguments.device,
             threads=arguments.threads,
             watch=watch,
+            keep_going=arguments.keep_going,
         ) as archive,
     ):
-        result = archive.extract(arguments.output, only=arguments.only, overwrite=arguments.force)
+        options = {"only": arguments.only, "overwrite": arguments.force, "jobs": arguments.jobs}
+        if to_stream or arguments.output.endswith(".tar"):
+            result = extract_to_tar(archive, arguments.output, **options)
+        else:
+            result = archive.extract(arguments.output, **options)
     rate = f", {result.raw_bytes / result.seconds / 1e6:.2f} MB/s" if result.raw_bytes else ""
     console.note(
         f"{arguments.output}: {counted(len(result.files), 'file')}, "
         f"{size(result.raw_bytes)} of samples, {duration(result.seconds)}{rate}"
     )
+    code = DAMAGED if result.lost or result.problems else 0
+    for problem in result.problems:
+        console.warning(problem)
+    for line in grouped([(name, "lost") for name in result.lost]):
+        console.warning(line)
     if console.json:
         console.emit(
             "summary", archive=arguments.archive, folder=arguments.output, **asdict(result),
-            exit_code=0,
+            exit_code=code,
         )  # fmt: skip
-    return 0
+    return code

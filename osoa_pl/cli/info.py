@@ -7,11 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from osoa_pl.cli.arguments import add_json
-from osoa_pl.cli.console import Console
+from osoa_pl.cli.console import Console, counted
 from osoa_pl.errors import UsageError
 
 if TYPE_CHECKING:
-    from osoa_pl.api.archive import ArchiveInfo, ShardInfo
+    from osoa_pl.api.facts import ArchiveInfo
+    from osoa_pl.api.manifest import ShardInfo
 
 SUMMARY = "sizes, rates, model and policy of an archive"
 USAGE = "osoa info ARCHIVE [OPTIONS]\n       osoa info --checkpoints [OPTIONS]"
@@ -67,18 +68,20 @@ def _tell_archive(name: str, info: ArchiveInfo, console: Console) -> None:
     console.table(
         (name, ""),
         [
-            ("items", f"{info.items} ({info.images} images, {info.files} files)"),
+            ("items", _items(info)),
             ("samples", f"{info.raw_bytes} bytes"),
             ("rate, gross", f"{info.bits_per_dim:.4f} bits/dim"),
             ("rate, net", f"{info.net_bits_per_dim:.4f} bits/dim"),
             ("checkpoint", f"{info.checkpoint}, SHA-256 {info.checkpoint_sha256}, {embedded}"),
             ("seed", str(info.seed)),
+            ("parts", str(info.parts)),
             ("settings", ", ".join(f"{k} {v}" for k, v in info.settings.to_dict().items())),
         ],
         left=2,
     )
     parts = [
         ("segments", info.segment_bytes),
+        ("plain planes", info.plane_bytes),
         ("files byte for byte", info.file_bytes),
         ("item table", info.table_bytes),
         ("checkpoint", info.checkpoint_bytes),
@@ -90,11 +93,11 @@ def _tell_archive(name: str, info: ArchiveInfo, console: Console) -> None:
         ("part", "bytes", "share"),
         [(part, str(n), f"{100 * n / info.archive_bytes:.1f} %") for part, n in parts],
     )
-    for number, shard in enumerate(info.shards):
+    for shard in info.shards:
         rates = _segment_rates(shard)
         console.result("")
         console.result(
-            f"shard {number}: {shard.images} {_KINDS.get(shard.channels, '?')} images, "
+            f"shard {shard.number}: {shard.images} {_KINDS.get(shard.channels, '?')} planes, "
             f"{shard.pixels} pixels, {_policy(shard)}{_initial(shard)}"
         )
         rows = [
@@ -104,6 +107,13 @@ def _tell_archive(name: str, info: ArchiveInfo, console: Console) -> None:
             )
         ]
         console.table(("segment", "pixels", "bytes", "bits/dim"), rows, left=0)
+
+
+def _items(info: ArchiveInfo) -> str:
+    found = [counted(info.images, "image"), counted(info.files, "file")]
+    if info.copies:
+        found.append(f"of these {info.copies} copies of others")
+    return f"{info.items} ({', '.join(found)})"
 
 
 def _segment_rates(shard: ShardInfo) -> list[float]:

@@ -49,15 +49,16 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _shape(item: Item) -> str:
-    if item.kind == "file":
+    if not item.mode:
         return "-"
-    one = f"{item.height}x{item.width}x{item.channels}"
+    one = f"{item.height}x{item.width} {item.mode}"
     return one if item.kind == "image" else f"{item.count}x{one}"
 
 
 def _name(item: Item) -> str:
     key = f" [{item.key}]" if item.key else ""
     renamed = f" -> {item.output_name}" if item.output_name != item.name else ""
+    renamed += " (copy)" if item.same != -1 else ""
     return f"{item.name}{key}{renamed}"
 
 
@@ -71,7 +72,10 @@ def _fields(item: Item) -> dict[str, Any]:
         "images": item.count,
         "height": item.height,
         "width": item.width,
-        "channels": item.channels,
+        "mode": item.mode,
+        "coded": item.coded,
+        "copy_of": item.same if item.same != -1 else None,
+        "mtime_ns": item.mtime or None,
         "shape": list(item.shape),
         "raw_bytes": item.raw_bytes,
     }

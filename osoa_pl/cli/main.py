@@ -11,9 +11,11 @@ exists; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
 
 import osoa_pl
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     reopen_streams()
     console = Console(use_json="--json" in words)
     show_traceback = "--traceback" in words
+    with suppress(ValueError):  # only the main thread may; training handles it in its own way
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = _run(words, console)
         console.flush()
@@ -77,6 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = f"unexpected {type(error).__name__}: {error}"
         hint = None if show_traceback else "this is a bug; --traceback shows where it arose"
         return _failed(console, message, hint, 1, show_traceback)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _failed(

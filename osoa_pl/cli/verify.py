@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from osoa_pl.cli.arguments import add_checkpoint, add_json, add_machine
+from osoa_pl.cli.arguments import add_checkpoint, add_jobs, add_json, add_machine
 from osoa_pl.cli.console import Console, counted, duration, size
 from osoa_pl.cli.threads import using_threads
 
@@ -29,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("archive", metavar="ARCHIVE", help=argparse.SUPPRESS)
     add_json(parser.add_argument_group("output"))
     add_checkpoint(parser.add_argument_group("model"))
-    add_machine(parser.add_argument_group("machine"))
+    machine = parser.add_argument_group("machine")
+    add_jobs(machine)
+    add_machine(machine)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             watch=watch,
         ) as archive,
     ):
-        images = archive.verify()
+        images = archive.verify(jobs=arguments.jobs)
         info = archive.info
     seconds = time.monotonic() - began
     files = f" and {counted(info.files, 'file')}" if info.files else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import lzma
 import struct
@@ -12,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -25,7 +26,7 @@ from osoa_pl.errors import InputError
 from osoa_pl.format.atomic import CHUNK, copy_stream
 from osoa_pl.format.items import array_layout
 from osoa_pl.format.names import name_problem
-from osoa_pl.types import Item
+from osoa_pl.types import MODES, Item
 
 IDX_MAGIC = b"\0\0\x08\x03"
 """IDX: two zero bytes, type 8 (unsigned byte), 3 dimensions."""
@@ -45,12 +46,14 @@ class ArrayFacts:
     shape: tuple[int, ...]
     key: str = ""
     deflated: bool = False
+    digest: bytes = b""
+    """SHA-256 of the pixels, where they were read."""
 
 
 def inspect(path: Path, *, verify: bool) -> list[ArrayFacts] | None:
     """Arrays of the file, or None where it is no npy, npz or IDX file.
 
-    `verify` reads it to its end (checksums of npz members, length of compressed files).
+    `verify` reads it to its end (checksums of npz members, length of compressed files, digests).
     Raises InputError whose message is the reason for storing the file as it is.
     """
     with open(path, "rb") as file:
@@ -67,9 +70,10 @@ def inspect(path: Path, *, verify: bool) -> list[ArrayFacts] | None:
     try:
         found = reader(path)
         if verify:
-            for facts in found:
+            for index, facts in enumerate(found):
                 with _pixels(path, facts) as stream:
-                    _expect_end(stream, prod(facts.shape))
+                    digest = _expect_end(stream, prod(facts.shape))
+                found[index] = replace(facts, digest=digest)
     except InputError:
         raise
     except _BROKEN as error:
@@ -83,13 +87,13 @@ def images(path: Path, item: Item) -> Iterator[NDArray[np.uint8]]:
     Raises InputError naming the path where the file is not what it was when scanned.
     """
     facts = ArrayFacts(item.source, item.shape, item.key, item.deflated)
-    size = item.height * item.width * item.channels
+    size = item.height * item.width * MODES[item.mode].planes[0]
     try:
         with _pixels(path, facts) as stream:
             for _ in range(item.count):
                 data = _read_exactly(stream, size)
                 image = np.frombuffer(data, np.uint8)
-                yield image.reshape(item.height, item.width, item.channels)
+                yield image.reshape(item.height, item.width, -1)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except _BROKEN as error:
@@ -224,11 +228,14 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes:
     return data
 
 
-def _expect_end(stream: BinaryIO, size: int) -> None:
-    left = size
+def _expect_end(stream: BinaryIO, size: int) -> bytes:
+    """SHA-256 of the `size` bytes that are left."""
+    left, digest = size, hashlib.sha256()
     while data := stream.read(min(CHUNK, left + 1)):
         left -= len(data)
+        digest.update(data)
         if left < 0:
             raise InputError("data after the array")
     if left:
         raise InputError("truncated array")
+    return digest.digest()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,48 +15,117 @@ from numpy.typing import NDArray
 
 from osoa_pl.data import arrays, files, images
 from osoa_pl.data.images import Picture
-from osoa_pl.data.listing import list_files
+from osoa_pl.data.listing import Found, Listing, list_files
+from osoa_pl.data.planes import Raster, split
 from osoa_pl.errors import InputError, UsageError
 from osoa_pl.format.items import array_layout, size_problem
 from osoa_pl.format.names import fold, name_problem, parents
-from osoa_pl.types import Item
+from osoa_pl.types import MODES, Item
 
 MAX_PICTURE_BYTES = 2 << 30
 """Larger picture files are stored byte for byte: a picture is read into memory as a whole."""
 
 
-@dataclass(frozen=True)
-class _Entry:
+Planes = list[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item and where it comes from; a worker process needs no more to code it."""
+
     item: Item
-    origin: Path | NDArray[np.uint8]
+    origin: str | NDArray[np.uint8] | None
+    """Path of the file; array; None for a folder."""
+    size: int = 0
+    """Bytes of the file or array as it was given."""
+    stamp: int = 0
+    """Time of the file's last change in ns: one that resumes must find it again."""
+    pinned: bool = False
+    """A later item has these pixels in another file: they are coded as pixels."""
+
+    def planes(self, begin: int = 0, count: int | None = None) -> Iterator[Planes]:
+        """For `count` pictures of the item, from number `begin`, the planes uint8 (h, w, c), read
+        one picture at a time.
+
+        Raises InputError naming the path where the file has changed.
+        """
+        item, origin = self.item, self.origin
+        end = item.count if count is None else begin + count
+        if isinstance(origin, np.ndarray):
+            channels = MODES[item.mode].planes[0]
+            shape = (item.count, item.height, item.width, channels)
+            for image in origin.reshape(shape)[begin:end]:
+                yield [image]
+        elif origin is not None and item.kind == "array":
+            for image in islice(arrays.images(Path(origin), item), begin, end):
+                yield [image]
+        elif origin is not None and item.kind == "image":
+            yield split(self._raster(origin), MODES[item.mode])
+
+    def _raster(self, path: str) -> Raster:
+        item = self.item
+        picture = Picture(item.source, item.mode, item.height, item.width, item.before, item.after)
+        try:
+            return images.decode(_read(path), picture)
+        except InputError as error:
+            raise InputError(f"{files.describe(path)}: {error}") from error
+
+    def read(self) -> bytes:
+        """Bytes of the file as they were given. Raises InputError where its size has changed."""
+        assert isinstance(self.origin, str)
+        data = _read(self.origin)
+        if len(data) != self.size:
+            raise InputError(f"{files.describe(self.origin)}: changed while it was read")
+        return data
+
+    def encode_file(self, destination: BinaryIO) -> None:
+        """Write the bytes of the archive's member `files.member_name`, in chunks.
+
+        Undone by `osoa_pl.data.files.decode_file`.
+        """
+        assert isinstance(self.origin, str)
+        files.encode_file(Path(self.origin), self.item, destination)
+
+    def stored(self) -> Entry:
+        """The same input, kept byte for byte."""
+        assert isinstance(self.origin, str)
+        item = self.item
+        kept = Item(
+            item.name, "file", size=self.size, codec=files.choose_codec(Path(self.origin)),
+            mtime=item.mtime, given=item.given,
+        )  # fmt: skip
+        return replace(self, item=kept)
+
+    def coded(self, letters: str, reference: int = -1) -> Entry:
+        """The same pictures, their planes coded as `letters` say (see `Item.coded`)."""
+        letters = "" if set(letters) == {"m"} else letters
+        return replace(self, item=replace(self.item, coded=letters, reference=reference))
+
+
+_Group = tuple[Found, list[Item], str, int, list[bytes]]
+"""Input, its items, reason for storing it, bytes, digests of the file and of its items' pixels."""
 
 
 class Collection:
-    """Items in coding order.
+    """Entries in coding order.
 
     Pixels are read when they are iterated, one picture file or one image of an array at a time;
-    iterating again reads again. Raises InputError naming the path where a file has changed.
+    iterating again reads again.
     """
 
     def __init__(
         self,
-        entries: Sequence[_Entry],
+        entries: Sequence[Entry],
         *,
         skipped: Sequence[tuple[str, str]] = (),
         stored: Sequence[tuple[str, str]] = (),
         renamed: Sequence[tuple[str, str]] = (),
         original_bytes: int = 0,
     ) -> None:
-        self._entries = tuple(entries)
-        self.items = tuple(entry.item for entry in entries)
-        self._files = {
-            entry.item.member: entry.origin
-            for entry in entries
-            if entry.item.kind == "file" and isinstance(entry.origin, Path)
-        }
+        self.entries = list(entries)
         self.skipped = tuple(skipped)
         """(path, reason) of inputs that are not in the collection."""
-        self.stored = tuple(stored)
+        self.stored = list(stored)
         """(name, reason) of items of kind ``file``: stored byte for byte."""
         self.renamed = tuple(renamed)
         """(path, name) where the name had to change to suit every system."""
@@ -79,57 +150,42 @@ class Collection:
             if layout is None:
                 raise UsageError(f"array of shape {data.shape}: no pixels")
             _check_size(layout[1], layout[2], "array")
-            item = Item("array.npy", "array", "npy", *layout, shape=data.shape)
-            return cls([_Entry(item, data)], original_bytes=data.nbytes)
+            item = Item("array.npy", "array", "npy", *_sides(layout), shape=data.shape)
+            return cls([Entry(item, data, data.nbytes)], original_bytes=data.nbytes)
         entries = [_image_entry(image, index) for index, image in enumerate(data)]
         if not entries:
             raise UsageError("no images given")
-        return cls(entries, original_bytes=sum(entry.item.raw_bytes for entry in entries))
+        return cls(_without_copies(entries), original_bytes=sum(entry.size for entry in entries))
 
-    def count(self, channels: int) -> int:
-        """Number of images with `channels` channels."""
-        return sum(item.count for item in self.items if item.channels == channels)
+    @property
+    def items(self) -> list[Item]:
+        """The items, in order."""
+        return [entry.item for entry in self.entries]
 
-    def image_shapes(self, channels: int) -> list[tuple[int, int]]:
-        """(height, width) of each image that `iter_images` gives, without reading pixels."""
-        shapes: list[tuple[int, int]] = []
-        for item in self.items:
-            if item.channels == channels:
-                shapes += [(item.height, item.width)] * item.count
-        return shapes
+    def forget_copies(self) -> None:
+        """Take copies for pictures and files like all others."""
+        for index, entry in enumerate(self.entries):
+            if entry.item.same != -1:
+                self.entries[index] = replace(entry, item=replace(entry.item, same=-1))
 
-    def iter_images(self, channels: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 images (h, w, `channels`) in item order, read lazily."""
-        for entry in self._entries:
-            if entry.item.channels == channels:
-                yield from _read_entry(entry)
-
-    def read_images(self, index: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 images (h, w, c) of item `index`; nothing for a file."""
-        entry = self._entries[index]
-        if entry.item.kind != "file":
-            yield from _read_entry(entry)
+    def images(self, planes_wanted: int) -> Iterator[NDArray[np.uint8]]:
+        """8-bit grey (1) or RGB (3) pictures uint8 (h, w, c) in item order, read lazily."""
+        for entry in self.entries:
+            if entry.item.count and _plain_channels(entry.item) == planes_wanted:
+                for found in entry.planes():
+                    yield found[0]
 
     def read_file_bytes(self, item: Item) -> bytes:
         """Bytes of a stored file as they were given."""
-        path = self._path(item)
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise _unreadable(path, error) from error
-
-    def encode_file(self, item: Item, destination: BinaryIO) -> None:
-        """Write the bytes of the archive's member `item.member`, in chunks.
-
-        Undone by `osoa_pl.data.files.decode_file`.
-        """
-        files.encode_file(self._path(item), item, destination)
-
-    def _path(self, item: Item) -> Path:
-        path = self._files.get(item.member)
-        if path is not None:
-            return path
+        for entry in self.entries:
+            if entry.item is item and isinstance(entry.origin, str):
+                return _read(entry.origin)
         raise UsageError(f"{item.name}: not a stored file of this collection")
+
+
+def _plain_channels(item: Item) -> int:
+    mode = MODES[item.mode]
+    return mode.planes[0] if mode.plain else 0
 
 
 def scan(
@@ -137,74 +193,144 @@ def scan(
     *,
     verify: bool = True,
     exclude: Sequence[str | os.PathLike[str]] = (),
+    times: bool = True,
 ) -> Collection:
     """Collection of the files in `inputs` (files, and folders recursively; see `list_files`).
 
-    8-bit grey and RGB pictures and uint8 arrays are coded as pixels, all else becomes an item of
-    kind ``file`` with a reason in `stored`. `verify` decodes every picture once, so that broken
-    ones are among those. `exclude`: outputs of this run, see `list_files`. Raises UsageError for
-    missing or empty inputs.
+    Pictures and uint8 arrays are coded as pixels, all else becomes an item of kind ``file`` with
+    a reason in `stored`. `verify` decodes every picture once, so that broken ones are among those
+    and copies are found. `exclude`: outputs of this run. `times`: keep times of change, and
+    folders. Raises UsageError for missing or empty inputs.
     """
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    listing = list_files(inputs, exclude=exclude)
+    return collect(list_files(inputs, exclude=exclude, times=times), verify=verify)
+
+
+def collect(listing: Listing, *, verify: bool = True) -> Collection:
+    """Collection of what was listed. Raises UsageError where nothing is left."""
     skipped, stored = list(listing.skipped), []
-    groups: list[tuple[Path, str, list[Item], str]] = []
+    groups: list[_Group] = []
+    stamps: dict[str, int] = {}
     total = 0
-    for path, name in listing.files:
-        try:
-            total += path.stat().st_size
-            items, reason = _classify(path, name, verify=verify)
-        except OSError as error:
-            skipped.append((files.describe(path), f"cannot be read: {error.strerror}"))
+    for found in listing.entries:
+        if found.folder:
+            folder = Item(found.name, "folder", mtime=found.mtime, given=found.given)
+            groups.append((found, [folder], "", 0, []))
             continue
-        groups.append((path, name, items, reason))
+        try:
+            status = os.stat(found.path)
+            size = status.st_size
+            items, reason, digests = _classify(found, verify=verify)
+        except OSError as error:
+            skipped.append((files.describe(found.path), f"cannot be read: {error.strerror}"))
+            continue
+        total += size
+        groups.append((found, items, reason, size, digests))
+        stamps[found.path] = status.st_mtime_ns
     if not groups:
         raise UsageError(f"{skipped[0][0]}: {skipped[0][1]}; no files left")
-    entries: list[_Entry] = []
-    for path, name, items, reason in _settle_outputs(groups):
+    entries: list[Entry] = []
+    copies = _Copies(entries)
+    for found, items, reason, size, digests in _settle_outputs(groups):
         if not items:
-            items = [_file_item(path, name)]
-            stored.append((name, reason))
-        entries += [_Entry(item, path) for item in items]
+            try:
+                items = [_file_item(found, size)]
+            except OSError as error:
+                skipped.append((files.describe(found.path), f"cannot be read: {error.strerror}"))
+                continue
+            stored.append((found.name, reason))
+        for index, item in enumerate(items):
+            item = replace(item, mtime=found.mtime, given=found.given)
+            origin = None if found.folder else found.path
+            entry = Entry(item, origin, size, stamps.get(found.path, 0))
+            copies.add(entry, digests[0] if digests else b"", digests[1 + index :][:1])
     return Collection(
         entries, skipped=skipped, stored=stored, renamed=listing.renamed, original_bytes=total
     )
 
 
-def _classify(path: Path, name: str, *, verify: bool) -> tuple[list[Item], str]:
-    """Items coded as pixels, or none and the reason why the file is stored."""
+class _Copies:
+    """Appends entries, those with the content of an earlier one as its copies."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self._entries = entries
+        self._files: dict[bytes, int] = {}
+        self._pixels: dict[bytes, int] = {}
+
+    def add(self, entry: Entry, whole: bytes, pixels: Sequence[bytes]) -> None:
+        """`whole`: digest of the file's bytes; `pixels`: of the item's pixels, if it has some."""
+        item = entry.item
+        key = repr((item.kind, item.mode, item.height, item.width, item.shape, item.size)).encode()
+        by_file = self._files.get(key + whole + item.key.encode()) if whole else None
+        by_pixels = self._pixels.get(key + pixels[0]) if pixels else None
+        target = by_file if by_file is not None else by_pixels
+        number = len(self._entries)
+        if target is not None:
+            if by_file is None:
+                self._entries[target] = replace(self._entries[target], pinned=True)
+            codec = self._entries[target].item.codec
+            entry = replace(entry, item=replace(item, same=target, codec=codec))
+        else:
+            if whole:
+                self._files[key + whole + item.key.encode()] = number
+            if pixels:
+                self._pixels[key + pixels[0]] = number
+        self._entries.append(entry)
+
+
+def _without_copies(entries: Sequence[Entry]) -> list[Entry]:
+    found: list[Entry] = []
+    copies = _Copies(found)
+    for entry in entries:
+        copies.add(entry, b"", [_pixel_digest(np.asarray(entry.origin))])
+    return found
+
+
+def _classify(found: Found, *, verify: bool) -> tuple[list[Item], str, list[bytes]]:
+    """Items coded as pixels, or none and the reason why the file is stored; digests of the file
+    and of each item's pixels.
+    """
+    path, digests = Path(found.path), []
     try:
-        found = arrays.inspect(path, verify=verify)
-        if found is not None:
-            return [_array_item(name, facts) for facts in found], ""
+        inside = arrays.inspect(path, verify=verify)
+        if inside is not None:
+            items = [_array_item(found.name, facts) for facts in inside]
+            digests = [_digest(path), *(facts.digest for facts in inside if facts.digest)]
+            return items, "", digests
         with open(path, "rb") as file:
-            source = images.sniff(file.read(16))
+            source = images.sniff(file.read(64), path.suffix)
         if source is None:
             known = path.suffix.lower() in images.SUFFIXES
-            return [], "cannot be read as an image: unknown content" if known else "not an image"
+            reason = "cannot be read as an image: unknown content" if known else "not an image"
+            return [], reason, [_digest(path)]
         if path.stat().st_size > MAX_PICTURE_BYTES:
-            return [], f"a picture file of more than {MAX_PICTURE_BYTES >> 30} GiB"
+            return [], f"a picture file of more than {MAX_PICTURE_BYTES >> 30} GiB", []
         data = path.read_bytes()
+        digests = [hashlib.sha256(data).digest()]
         picture = images.inspect(data, source)
         if verify:
-            images.decode(data, picture)
+            pixels = images.decode(data, picture)
+            digests.append(_pixel_digest(pixels))
     except InputError as error:
-        return [], str(error)
-    return [_image_item(name, picture)], ""
+        return [], str(error), digests[:1] or [_digest(path)]
+    return [_image_item(found.name, picture)], "", digests
+
+
+def _digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _pixel_digest(pixels: NDArray[np.generic]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
 
 
 def _image_item(name: str, picture: Picture) -> Item:
     return Item(
-        name,
-        "image",
-        picture.source,
-        picture.channels,
-        picture.height,
-        picture.width,
-        before=picture.before,
-        after=picture.after,
-    )
+        name, "image", picture.source, picture.mode, picture.height, picture.width,
+        before=picture.before, after=picture.after,
+    )  # fmt: skip
 
 
 def _array_item(name: str, facts: arrays.ArrayFacts) -> Item:
@@ -214,40 +340,36 @@ def _array_item(name: str, facts: arrays.ArrayFacts) -> Item:
     if problem := size_problem(layout[1], layout[2]):
         raise InputError(f"array {facts.shape}: images of {problem}")
     return Item(
-        name,
-        "array",
-        facts.source,
-        *layout,
-        shape=facts.shape,
-        key=facts.key,
+        name, "array", facts.source, *_sides(layout), shape=facts.shape, key=facts.key,
         deflated=facts.deflated,
-    )
+    )  # fmt: skip
 
 
-def _file_item(path: Path, name: str) -> Item:
-    codec = files.choose_codec(path)
-    member = files.member_name(name, codec)
-    return Item(name, "file", member=member, size=path.stat().st_size, codec=codec)
+def _sides(layout: tuple[int, int, int]) -> tuple[str, int, int]:
+    return {1: "grey8", 3: "rgb8"}[layout[0]], layout[1], layout[2]
 
 
-def _settle_outputs(
-    groups: Sequence[tuple[Path, str, list[Item], str]],
-) -> Iterator[tuple[Path, str, list[Item], str]]:
+def _file_item(found: Found, size: int) -> Item:
+    codec = files.choose_codec(Path(found.path))
+    return Item(found.name, "file", size=size, codec=codec)
+
+
+def _settle_outputs(groups: Sequence[_Group]) -> Iterator[_Group]:
     """Turn pixel items whose restored name is another's into stored files."""
-    taken = {fold(name) for _, name, _, _ in groups}
-    for _, name, _, _ in groups:
-        taken.update(parents(fold(name)))
-    for path, name, items, reason in groups:
-        if items and items[0].output_name != name:
+    taken = {fold(found.name) for found, *_ in groups}
+    for found, *_ in groups:
+        taken.update(parents(fold(found.name)))
+    for found, items, reason, size, digests in groups:
+        if items and items[0].output_name != found.name:
             output = items[0].output_name
             if fold(output) in taken or name_problem(output) is not None:
-                items, reason = [], f"its restored name {output} is taken"
+                items, reason, digests = [], f"its restored name {output} is taken", digests[:1]
             else:
                 taken.add(fold(output))
-        yield path, name, items, reason
+        yield found, items, reason, size, digests
 
 
-def _image_entry(image: NDArray[np.uint8], index: int) -> _Entry:
+def _image_entry(image: NDArray[np.uint8], index: int) -> Entry:
     where = f"image {index}"
     pixels = np.asarray(image)
     sound = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))
@@ -258,10 +380,9 @@ def _image_entry(image: NDArray[np.uint8], index: int) -> _Entry:
         )
     height, width = pixels.shape[:2]
     _check_size(height, width, where)
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    name = f"{index:06d}.png"
-    item = Item(name, "image", "png", channels, height, width, shape=pixels.shape)
-    return _Entry(item, pixels)
+    mode = "rgb8" if pixels.ndim == 3 and pixels.shape[2] == 3 else "grey8"
+    item = Item(f"{index:06d}.png", "image", "png", mode, height, width, shape=pixels.shape)
+    return Entry(item, pixels, pixels.nbytes)
 
 
 def _check_size(height: int, width: int, where: str) -> None:
@@ -269,21 +390,10 @@ def _check_size(height: int, width: int, where: str) -> None:
         raise InputError(f"{where}: {problem}")
 
 
-def _read_entry(entry: _Entry) -> Iterator[NDArray[np.uint8]]:
-    item, origin = entry.item, entry.origin
-    if isinstance(origin, np.ndarray):
-        yield from origin.reshape(item.count, item.height, item.width, item.channels)
-    elif item.kind == "array":
-        yield from arrays.images(origin, item)
-    else:
-        picture = Picture(item.source, item.channels, item.height, item.width)
-        try:
-            yield images.decode(origin.read_bytes(), picture)
-        except OSError as error:
-            raise _unreadable(origin, error) from error
-        except InputError as error:
-            raise InputError(f"{files.describe(origin)}: {error}") from error
-
-
-def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{files.describe(path)}: cannot be read: {error.strerror}")
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{files.describe(path)}: cannot be read: {reason}") from error

@@ -1,4 +1,4 @@
-"""Files stored byte for byte: raw, or in xz where that saves at least 2 %."""
+"""Files stored byte for byte: raw, or in xz where that saves at least 2 %; small ones in blocks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from osoa_pl.errors import DamagedArchiveError, InputError
 from osoa_pl.format.atomic import CHUNK
 from osoa_pl.types import FileCodec, Item
 
+_TINY = 4 << 10
+_SMALL = 64 << 10
 _WHOLE = 4 << 20
 _SAMPLE = 256 << 10
 _MEMORY_LIMIT = 192 << 20
 
 
 def choose_codec(path: Path) -> FileCodec:
-    """Codec for the file: exact up to 4 MiB, from three samples of 256 KiB beyond."""
+    """Codec for the file: exact up to 4 MiB, from three samples of 256 KiB beyond.
+
+    Small files stand in blocks, where they share what repeats; what xz does not shrink is a member
+    of its own, so that any ZIP tool takes it out.
+    """
     size = path.stat().st_size
+    if size <= _TINY:
+        return "block"
     with open(path, "rb") as file:
         if size <= _WHOLE:
             samples = [file.read()]
@@ -30,12 +38,14 @@ def choose_codec(path: Path) -> FileCodec:
                 samples.append(file.read(_SAMPLE))
     before = sum(map(len, samples))
     after = sum(len(lzma.compress(sample, check=lzma.CHECK_CRC32)) for sample in samples)
-    return "xz" if after <= before * 0.98 else "raw"
+    if after > before * 0.98:
+        return "raw"
+    return "block" if size <= _SMALL else "xz"
 
 
-def member_name(name: str, codec: FileCodec) -> str:
-    """Archive member of the stored file `name`."""
-    return f"files/{name}" if codec == "raw" else f"xz/{name}.xz"
+def member_name(item: Item) -> str:
+    """Archive member of a stored file that stands in no block."""
+    return f"files/{item.name}" if item.codec == "raw" else f"xz/{item.name}.xz"
 
 
 def encode_file(path: Path, item: Item, destination: BinaryIO) -> None:
@@ -76,7 +86,7 @@ def decode_file(member: BinaryIO, item: Item, destination: BinaryIO) -> None:
 
 
 def _plain(member: BinaryIO, item: Item) -> Iterator[bytes]:
-    if item.codec == "raw":
+    if item.codec != "xz":
         while chunk := member.read(CHUNK):
             yield chunk
         return

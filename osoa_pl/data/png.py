@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from osoa_pl.data import scanlines
+from osoa_pl.data.planes import Raster
+from osoa_pl.types import MODES, Mode, mode_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
@@ -24,9 +27,11 @@ class PngStructure:
 
     width: int
     height: int
-    bit_depth: int
-    colour_type: int
+    mode: str
+    """Name in `osoa_pl.types.MODES`."""
+    interlaced: bool
     before: bytes
+    """All chunks but IHDR and IDAT, PLTE among them."""
     after: bytes
 
 
@@ -62,38 +67,85 @@ def structure(data: bytes) -> PngStructure:
 
     Raises ValueError for anything that could not be put back around other IDAT chunks.
     """
+    return _walk(data)[0]
+
+
+def decode(data: bytes) -> Raster:
+    """Samples (h, w, samples) of the PNG file `data`, never scaled, tRNS and gamma left alone.
+
+    Raises ValueError where the file is broken.
+    """
+    found, bodies = _walk(data)
+    return scanlines.read(
+        b"".join(bodies),
+        MODES[found.mode],
+        found.height,
+        found.width,
+        interlaced=found.interlaced,
+    )
+
+
+def _walk(data: bytes) -> tuple[PngStructure, list[bytes]]:
+    """Structure, and the bodies of the IDAT chunks."""
     if not data.startswith(SIGNATURE):
         raise ValueError("no PNG signature")
-    header: tuple[int, int, int, int] | None = None
+    header = b""
+    palettes: list[int] = []
     before, after = bytearray(), bytearray()
+    bodies: list[bytes] = []
     state = "before"  # -> "pixels" -> "after" -> "end"
     for kind, body, begin, end in chunks(data, len(SIGNATURE)):
         if state == "end":
             raise ValueError("data after the end of the image")
-        if (kind == b"IHDR") != (header is None):
+        if (kind == b"IHDR") == bool(header):
             raise ValueError("IHDR is not the first chunk or not the only one")
         if kind == b"IHDR":
             if len(body) != 13:
                 raise ValueError("IHDR has a wrong length")
-            header = struct.unpack(">IIBB", body[:10])
+            header = body
         elif kind == b"IDAT":
             if state == "after":
                 raise ValueError("IDAT chunks are not consecutive")
             state = "pixels"
+            bodies.append(body)
         elif kind == b"IEND":
+            if body or not bodies:
+                raise ValueError("no pixels" if not bodies else "data in the end chunk")
             state = "end"
         elif kind in _ANIMATION:
             raise ValueError("animated")
         elif kind[:1].isupper() and kind != b"PLTE":
             raise ValueError(f"unknown critical chunk {kind.decode('ascii')}")
         elif state == "before":
+            palettes += [len(body)] if kind == b"PLTE" else []
             before += data[begin:end]
+        elif kind == b"PLTE":
+            raise ValueError("a palette after the pixels")
         else:
             state = "after"
             after += data[begin:end]
-    if header is None or state != "end":
+    if state != "end":
         raise ValueError("truncated")
-    return PngStructure(*header, bytes(before), bytes(after))
+    width, height, depth, colour_type, *methods = struct.unpack(">IIBBBBB", header)
+    mode = mode_of(colour_type, depth)
+    if mode is None:
+        raise ValueError(f"colour type {colour_type} with {depth} bits")
+    if methods[:2] != [0, 0] or methods[2] > 1:
+        raise ValueError("unknown compression, filter or interlacing")
+    _check_palettes(palettes, mode)
+    found = PngStructure(width, height, mode.name, methods[2] == 1, bytes(before), bytes(after))
+    return found, bodies
+
+
+def _check_palettes(sizes: list[int], mode: Mode) -> None:
+    """Refuse PLTE chunks of `sizes` bytes that no picture of `mode` may have."""
+    if len(sizes) > 1 or (sizes and mode.colour_type in (0, 4)):
+        raise ValueError("a palette too many")
+    if mode.colour_type == 3 and not sizes:
+        raise ValueError("no palette")
+    entries = 1 << mode.depth if mode.colour_type == 3 else 256
+    if any(size % 3 or not 0 < size <= 3 * entries for size in sizes):
+        raise ValueError("a palette of a wrong size")
 
 
 def check_metadata(data: bytes) -> None:
@@ -103,23 +155,29 @@ def check_metadata(data: bytes) -> None:
             raise ValueError(f"chunk {kind.decode('ascii')} among metadata")
 
 
-def encode(image: NDArray[np.uint8], before: bytes = b"", after: bytes = b"") -> bytes:
-    """PNG file of a uint8 image (h, w, 1) or (h, w, 3) with metadata chunks around its IDAT."""
-    pixels = image[:, :, 0] if image.shape[2] == 1 else image
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", compress_level=6)
-    plain = stream.getvalue()
-    if not before and not after:
-        return plain
-    return b"".join(
-        (
-            plain[:_HEADER_END],
-            before,
-            plain[_HEADER_END : len(plain) - _END_BYTES],
-            after,
-            plain[len(plain) - _END_BYTES :],
-        )
-    )
+def encode(raster: Raster, mode: str, before: bytes = b"", after: bytes = b"") -> bytes:
+    """PNG file of a picture (h, w, samples) of `mode`, with these chunks around its IDAT.
+
+    raster: uint16 for 16-bit modes, else uint8. before: PLTE as well, where `mode` needs one.
+    Raises ValueError for a raster or chunks that do not fit the mode.
+    """
+    found = MODES[mode]
+    height, width, samples = raster.shape
+    dtype = np.uint16 if found.depth == 16 else np.uint8
+    if samples != found.samples or raster.dtype != dtype:
+        raise ValueError(f"found {raster.dtype} {raster.shape}, expected samples of {mode}")
+    _check_palettes([len(body) for kind, body, *_ in chunks(before) if kind == b"PLTE"], found)
+    head = struct.pack(">IIBBBBB", width, height, found.depth, found.colour_type, 0, 0, 0)
+    parts = [SIGNATURE, chunk(b"IHDR", head), before]
+    if found.depth == 8 and found.colour_type != 3:
+        pixels = raster[:, :, 0] if samples == 1 else raster
+        stream = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", compress_level=6)
+        parts.append(stream.getvalue()[_HEADER_END:-_END_BYTES])
+    else:
+        parts += [chunk(b"IDAT", piece) for piece in scanlines.write(raster, found)]
+    parts += [after, chunk(b"IEND", b"")]
+    return b"".join(parts)
 
 
 def metadata_chunks(

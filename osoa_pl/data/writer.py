@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Collection as Names
-from collections.abc import Iterable, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection as Indices
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from osoa_pl.data import arrays, files, png
+from osoa_pl.data.planes import Raster
 from osoa_pl.errors import DamagedArchiveError, OutputExistsError, UsageError
 from osoa_pl.format.atomic import atomic_file, publish, reporting, temporary_beside
 from osoa_pl.format.names import clash, name_problem, parents
-from osoa_pl.types import Item
+from osoa_pl.types import MODES, Item
+
+Deliver = Callable[[str, Path, int], None]
+"""Takes name, path and time of what has been written."""
 
 _NOT_ON_WINDOWS = frozenset('<>:"|?*')
 
 
-def select(items: Iterable[Item], pattern: str) -> frozenset[str]:
-    """Output names that match the glob `pattern` (``*`` crosses folders).
+def select(items: Iterable[Item], pattern: str) -> frozenset[int]:
+    """Indices of the entries whose name matches the glob `pattern` (``*`` crosses folders).
 
     Raises UsageError where none does.
     """
-    names = {item.output_name for item in items if fnmatchcase(item.output_name, pattern)}
-    names |= {item.output_name for item in items if fnmatchcase(item.name, pattern)}
-    if not names:
+    found = frozenset(
+        index
+        for index, item in enumerate(items)
+        if fnmatchcase(item.output_name, pattern) or fnmatchcase(item.name, pattern)
+    )
+    if not found:
         raise UsageError(f"no entry matches {pattern!r}")
-    return frozenset(names)
+    return found
+
+
+@dataclass
+class _Array:
+    """An array whose pictures are coming in, in any order."""
+
+    place: Path
+    file: BinaryIO
+    header: int
+    missing: int
+
+
+@dataclass
+class _Output:
+    """One file to write: the items that go into it."""
+
+    indices: list[int] = field(default_factory=list)
+    left: int = 0
+    lost: bool = False
 
 
 class ImageWriter:
-    """Context manager that receives decoded images and writes the files they came from.
+    """Context manager that receives decoded pictures and writes the files they came from.
 
-    Images of `c` channels are given to `put` in item order, the two kinds interleaved at will;
-    those that are not `selected` (output names; None: all) are counted and dropped. One image is
-    in memory at a time: arrays grow in temporary files. Leaving the block without `finish`
-    removes what is unfinished; finished files stay.
+    `selected`: indices of the items to write (None: all). `deliver`: told of folders and finished
+    files. One picture is in memory at a time:
+    arrays grow in temporary files. Leaving the block without `finish` removes what is unfinished;
+    finished files stay. Names that not every system can hold are written where this one can.
 
     Raises before any work: OutputExistsError without `overwrite`, UsageError for outputs that
     this system cannot hold, DamagedArchiveError for metadata that is no PNG chunks.
@@ -54,33 +79,33 @@ class ImageWriter:
         items: Sequence[Item],
         overwrite: bool = False,
         *,
-        selected: Names[str] | None = None,
+        selected: Indices[int] | None = None,
+        deliver: Deliver | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        self._overwrite = overwrite
-        chosen = [item for item in items if selected is None or item.output_name in selected]
-        self._queues = {
-            channels: [
-                (item, selected is None or item.output_name in selected)
-                for item in items
-                if item.channels == channels
-            ]
-            for channels in (1, 3)
-        }
-        self._position = {1: (0, 0), 3: (0, 0)}  # item within its queue, image within the item
-        self._open: dict[int, tuple[Path, BinaryIO]] = {}
-        self._members: dict[str, dict[str, tuple[Path, bool]]] = {}
-        self._pending = {item.output_name: 0 for item in chosen}
-        for item in chosen:
-            self._pending[item.output_name] += 1
-        self._groups: dict[str, list[Item]] = {}
-        for item in chosen:
-            self._groups.setdefault(item.output_name, []).append(item)
+        self.folder, self._deliver = Path(folder), deliver
+        self._items, self._overwrite = items, overwrite
+        chosen = range(len(items)) if selected is None else sorted(selected)
+        self._folders = [index for index in chosen if items[index].kind == "folder"]
+        written = [index for index in chosen if items[index].kind != "folder"]
+        self._names = self._final_names([*self._folders, *written])
+        self._outputs: dict[str, _Output] = {}
+        for index in written:
+            output = self._outputs.setdefault(self._names[index], _Output())
+            output.indices.append(index)
+            output.left += 1
+        self._arrays: dict[int, _Array] = {}
+        self._ready: dict[int, Path] = {}
         self.written: list[str] = []
-        """Output names of finished files, in the order in which they were finished."""
-        self._check(chosen)
+        """Names of finished files below the folder, in the order in which they were finished."""
+        self._check()
 
     def __enter__(self) -> Self:
+        with reporting(self.folder):
+            for index in self._folders:
+                place = self.folder / self._names[index]
+                place.mkdir(parents=True, exist_ok=True)
+                if self._deliver is not None:
+                    self._deliver(self._names[index], place, self._items[index].mtime)
         return self
 
     def __exit__(
@@ -91,95 +116,145 @@ class ImageWriter:
     ) -> None:
         self._drop_temporaries()
 
-    def needed(self, channels: int) -> int:
-        """How many images of `channels` channels, from the first, the selection needs."""
-        total = last = 0
-        for item, chosen in self._queues[channels]:
-            total += item.count
-            last = total if chosen else last
-        return last
+    def wants(self, index: int) -> bool:
+        """Whether item `index` is among those to be written."""
+        return index in self._names
 
-    def put(self, image: NDArray[np.uint8]) -> None:
-        """Take the next image uint8 (h, w, c) of its number of channels."""
-        if image.ndim != 3 or image.shape[2] not in self._queues or image.dtype != np.uint8:
-            raise UsageError(f"image: found {image.dtype} {image.shape}, expected uint8 (h, w, c)")
-        channels = image.shape[2]
-        queue, (place, number) = self._queues[channels], self._position[channels]
-        if place >= len(queue):
-            raise DamagedArchiveError(f"more images of {channels} channels than the table has")
-        item, chosen = queue[place]
-        if image.shape != (item.height, item.width, channels):
+    def name(self, index: int) -> str:
+        """Name of the selected item's file below the folder."""
+        return self._names[index]
+
+    def put(self, index: int, number: int, raster: Raster) -> None:
+        """Take picture `number` of item `index`, (h, w, samples); nothing if not selected."""
+        if index not in self._names:
+            return
+        item = self._items[index]
+        expected = (item.height, item.width, MODES[item.mode].samples)
+        if raster.shape != expected:
             raise DamagedArchiveError(
-                f"{item.name}: found an image of {image.shape[0]}x{image.shape[1]} pixels, "
-                f"expected {item.height}x{item.width}"
+                f"{item.name}: found a picture {raster.shape}, expected {expected}"
             )
-        last = number + 1 == item.count
-        self._position[channels] = (place + 1, 0) if last else (place, number + 1)
-        if not chosen:
+        if not 0 <= number < item.count:
+            raise DamagedArchiveError(f"{item.name}: found picture {number}, expected {item.count}")
+        if item.kind == "array":
+            self._put_in_array(index, number, raster)
             return
-        if item.kind == "image":
-            with self._create(item) as file:
-                file.write(png.encode(image, item.before, item.after))
-            self._done(item)
-        else:
-            self._put_in_array(item, image, last)
+        try:
+            data = png.encode(raster, item.mode, item.before, item.after)
+        except ValueError as error:
+            raise DamagedArchiveError(f"{item.name}: {error}") from error
+        with self._create(index) as file:
+            file.write(data)
+        self._done(index)
 
-    def put_file(self, item: Item, member: BinaryIO | bytes) -> None:
-        """Write the stored file `item` from its archive member; nothing if not selected."""
-        if item.output_name not in self._pending:
+    def put_file(self, index: int, member: BinaryIO) -> None:
+        """Write the stored file `index` from its bytes as they are in the archive; nothing if not
+        selected.
+        """
+        if index not in self._names:
             return
-        stream = io.BytesIO(member) if isinstance(member, bytes) else member
-        with self._create(item) as file:
-            files.decode_file(stream, item, file)
-        self._done(item)
+        with self._create(index) as file:
+            files.decode_file(member, self._items[index], file)
+        self._done(index)
 
-    def finish(self) -> None:
-        """Check that every selected file was written; raises DamagedArchiveError if not."""
-        missing = [name for name, left in self._pending.items() if left]
+    def lose(self, index: int) -> None:
+        """Give item `index` up: it cannot be restored. Its file is not written."""
+        if index in self._names:
+            self._outputs[self._names[index]].lost = True
+            array = self._arrays.pop(index, None)
+            if array is not None:
+                array.file.close()
+                _drop([array.place])
+
+    def finish(self) -> list[str]:
+        """Check that every selected file was written, and set the times of folders.
+
+        Returns the names of those that were given up; raises DamagedArchiveError for others.
+        """
+        missing = [n for n, output in self._outputs.items() if output.left and not output.lost]
         self._drop_temporaries()
         if missing:
             raise DamagedArchiveError(f"{missing[0]}: pixels missing ({len(missing)} files in all)")
+        for index in reversed(self._folders):
+            _set_time(self.folder / self._names[index], self._items[index].mtime)
+        return [name for name, output in self._outputs.items() if output.lost]
 
-    def _put_in_array(self, item: Item, image: NDArray[np.uint8], last: bool) -> None:
-        destination = self._destination(item)
+    def _put_in_array(self, index: int, number: int, raster: Raster) -> None:
+        item, destination = self._items[index], self._destination(index)
+        if self._outputs[self._names[index]].lost:
+            return
         with reporting(destination):
-            if item.channels not in self._open:
+            array = self._arrays.get(index)
+            if array is None:
                 self._make_folder(destination)
                 descriptor, name = temporary_beside(destination)
-                self._open[item.channels] = (Path(name), os.fdopen(descriptor, "wb"))
-                self._open[item.channels][1].write(arrays.header(item))
-            temporary, file = self._open[item.channels]
-            file.write(image.tobytes())
-            if not last:
+                file = os.fdopen(descriptor, "wb")
+                header = arrays.header(item)
+                file.write(header)
+                array = self._arrays[index] = _Array(Path(name), file, len(header), item.count)
+            data = raster.tobytes()
+            array.file.seek(array.header + number * len(data))
+            array.file.write(data)
+            array.missing -= 1
+            if array.missing:
                 return
-            file.close()
-        members = self._members.setdefault(item.output_name, {})
-        members[item.key] = (temporary, item.deflated)
-        del self._open[item.channels]
-        if len(members) == len(self._groups[item.output_name]):
-            self._finish_array(item)
-        self._done(item)
+            array.file.close()
+        del self._arrays[index]
+        self._ready[index] = array.place
+        indices = self._outputs[self._names[index]].indices
+        if all(other in self._ready for other in indices):
+            self._finish_array(index, indices)
+        self._done(index)
 
-    def _finish_array(self, item: Item) -> None:
-        members = self._members[item.output_name]
-        if item.source == "npz":
-            keys = [member.key for member in self._groups[item.output_name]]
-            with self._create(item) as file:
-                arrays.write_npz(file, {key: members[key] for key in keys})
-        else:
-            destination = self._destination(item)
-            with reporting(destination):
-                publish(str(members[item.key][0]), destination, overwrite=self._overwrite)
-        self._drop(self._members.pop(item.output_name))
+    def _finish_array(self, index: int, indices: Sequence[int]) -> None:
+        item, destination = self._items[index], self._destination(index)
+        places = {i: self._ready.pop(i) for i in indices}
+        try:
+            if item.source == "npz":
+                with self._create(index) as file:
+                    members = {
+                        self._items[i].key: (places[i], self._items[i].deflated) for i in indices
+                    }
+                    arrays.write_npz(file, members)
+            else:
+                with reporting(destination):
+                    publish(str(places[index]), destination, overwrite=self._overwrite)
+        finally:
+            _drop(places.values())
 
-    def _check(self, chosen: Sequence[Item]) -> None:
-        names = list(self._pending)
-        for name in names:
+    def _done(self, index: int) -> None:
+        output = self._outputs[self._names[index]]
+        output.left -= 1
+        if not output.left:
+            _set_time(self._destination(index), self._items[index].mtime)
+            self.written.append(self._names[index])
+            if self._deliver is not None:
+                mtime = self._items[index].mtime
+                self._deliver(self._names[index], self._destination(index), mtime)
+
+    def _final_names(self, chosen: Sequence[int]) -> dict[int, str]:
+        """The names' own spelling where all of them can stand below this folder."""
+        items = self._items
+        sound = {index: items[index].output_name for index in chosen}
+        if not any(items[index].given for index in chosen) or not _holds_any_name(self.folder):
+            return sound
+        own = {index: _own_name(items[index]) for index in chosen}
+        seen = {own[i] for i in chosen if items[i].kind != "folder"}
+        alike = len(seen) < len({sound[i] for i in chosen if items[i].kind != "folder"})
+        in_the_way = any(not seen.isdisjoint(parents(name)) for name in own.values())
+        holding = {own[i] for i in chosen if items[i].kind == "folder"} & seen
+        return sound if alike or in_the_way or holding else own
+
+    def _check(self) -> None:
+        items = self._items
+        sound = {items[i].output_name: i for i in self._names}
+        for name, index in sound.items():
             problem = name_problem(name)
             if problem is not None:  # the table was checked; this is the last line of defence
                 raise DamagedArchiveError(f"unsafe name {name!r}: {problem}")
+            final = self._names[index]
             try:
-                os.fsencode(name)
+                os.fsencode(final)
             except UnicodeEncodeError:
                 raise UsageError(
                     f"{name}: the locale's file names cannot hold this name",
@@ -187,10 +262,11 @@ class ImageWriter:
                 ) from None
             if os.name == "nt" and not _NOT_ON_WINDOWS.isdisjoint(name):
                 raise UsageError(f"{name}: Windows cannot hold this name")
-        pair = clash(names)
+        pair = clash(sound, folders=[items[i].name for i in self._folders])
         if pair is not None:
             raise DamagedArchiveError(f"names {pair[0]!r} and {pair[1]!r} clash")
-        for item in chosen:
+        for index in self._names:
+            item = items[index]
             try:
                 png.check_metadata(item.before)
                 png.check_metadata(item.after)
@@ -198,7 +274,9 @@ class ImageWriter:
                 raise DamagedArchiveError(f"{item.name}: metadata: {error}") from error
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise UsageError(f"{self.folder}: is not a folder")
-        existing = [name for name in names if self._exists(name)]
+        for index in self._folders:
+            self._exists(self._names[index] + "/")
+        existing = [name for name in self._outputs if self._exists(name)]
         if existing and not self._overwrite:
             more = f" ({len(existing)} files in all)" if len(existing) > 1 else ""
             raise OutputExistsError(
@@ -214,41 +292,68 @@ class ImageWriter:
             if place.exists() and not place.is_dir():
                 raise UsageError(f"{place}: is a file, expected a folder")
         place = self.folder / name
+        if name.endswith("/"):
+            return False
         if place.is_dir() and not place.is_symlink():
             raise UsageError(f"{place}: is a folder, expected a file name")
         return os.path.lexists(place)
 
-    def _destination(self, item: Item) -> Path:
-        return self.folder / item.output_name
+    def _destination(self, index: int) -> Path:
+        return self.folder / self._names[index]
 
     def _make_folder(self, destination: Path) -> None:
         self._exists(destination.relative_to(self.folder).as_posix())  # no link slipped in
         destination.parent.mkdir(parents=True, exist_ok=True)
 
-    def _create(self, item: Item) -> AbstractContextManager[BinaryIO]:
-        destination = self._destination(item)
+    def _create(self, index: int) -> AbstractContextManager[BinaryIO]:
+        destination = self._destination(index)
         with reporting(destination):
             self._make_folder(destination)
         # The originals are still there: not worth a disk flush for each of thousands of files.
         return atomic_file(destination, overwrite=self._overwrite, sync=False)
 
-    def _done(self, item: Item) -> None:
-        self._pending[item.output_name] -= 1
-        if self._pending[item.output_name] == 0:
-            self.written.append(item.output_name)
-
     def _drop_temporaries(self) -> None:
-        for temporary, file in self._open.values():
+        for array in self._arrays.values():
             with suppress(OSError):
-                file.close()
-            self._drop({"": (temporary, False)})
-        for members in self._members.values():
-            self._drop(members)
-        self._open.clear()
-        self._members.clear()
+                array.file.close()
+            _drop([array.place])
+        _drop(self._ready.values())
+        self._arrays.clear()
+        self._ready.clear()
 
-    @staticmethod
-    def _drop(members: dict[str, tuple[Path, bool]]) -> None:
-        for temporary, _ in members.values():
-            with suppress(OSError):
-                temporary.unlink()
+
+def _drop(places: Iterable[Path]) -> None:
+    for place in places:
+        with suppress(OSError):
+            place.unlink()
+
+
+def _set_time(path: Path, mtime: int) -> None:
+    if mtime:
+        with suppress(OSError, OverflowError, ValueError):  # not every system has every time
+            os.utime(path, ns=(mtime, mtime))
+
+
+def _own_name(item: Item) -> str:
+    if not item.given:
+        return item.output_name
+    own = os.fsdecode(item.given)
+    if item.output_name == item.name:
+        return own
+    return own + item.output_name[len(item.name) :] if len(item.output_name) > len(item.name) else (
+        own[: len(own) - (len(item.name) - len(item.output_name))]
+    )  # fmt: skip
+
+
+def _holds_any_name(folder: Path) -> bool:
+    """Whether names that differ in case or form stay apart below `folder`, and none is special."""
+    if os.name == "nt" or sys.platform == "darwin":
+        return False
+    place = folder
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".osoa-case-", dir=place) as probe:
+            return not os.path.lexists(Path(probe.name).with_name(Path(probe.name).name.upper()))
+    except OSError:
+        return False

@@ -41,8 +41,9 @@ class Pictures:
         self.shapes: list[tuple[int, int]] = []
         """(height, width) of each picture."""
         left_out = 0
-        for path, _ in list_files([folder]).files:
-            if path.suffix.lower() not in SUFFIXES:
+        for found in list_files([folder]).entries:
+            path = Path(found.path)
+            if found.folder or path.suffix.lower() not in SUFFIXES:
                 continue
             with _opened(path) as image:
                 (width, height), mode = image.size, image.mode
@@ -52,8 +53,8 @@ class Pictures:
             self.paths.append(path)
             self.shapes.append((height, width))
         if not self.paths:
-            found = f"{left_out} are smaller or not of 8 bits" if left_out else "found none at all"
-            raise InputError(f"{folder}: no picture of at least {smallest}x{smallest}; {found}")
+            what = f"{left_out} are smaller or not of 8 bits" if left_out else "found none at all"
+            raise InputError(f"{folder}: no picture of at least {smallest}x{smallest}; {what}")
         if left_out:
             log.warning(
                 "%s: %d of %d pictures left out: smaller than %dx%d or not of 8 bits",

@@ -81,7 +81,8 @@ def read_array(path: Path, key: str = "images") -> NDArray[np.uint8]:
     if facts.source == "npy":
         return _images(np.load(path, mmap_mode="r"), path)
     channels, height, width = array_layout(facts.shape) or (0, 0, 0)
-    item = Item(path.name, "array", facts.source, channels, height, width, shape=facts.shape)
+    mode = "grey8" if channels == 1 else "rgb8"
+    item = Item(path.name, "array", facts.source, mode, height, width, shape=facts.shape)
     pixels = np.empty((item.count, height, width, channels), np.uint8)
     for index, image in enumerate(arrays.images(path, item)):
         pixels[index] = image

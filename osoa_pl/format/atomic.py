@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -23,12 +23,25 @@ CHUNK = 1 << 20
 def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """Path of an output file that may be written, checked before any work.
 
-    Raises UsageError for a missing parent folder or a destination that is a folder,
-    OutputExistsError for an existing file unless `overwrite`.
+    Raises UsageError for a missing parent folder or a destination that is a folder or a device
+    (renaming would replace it), OutputExistsError for an existing file unless `overwrite`.
     """
     destination = Path(path)
+    try:
+        return _checked(destination, overwrite)
+    except OsoaError:
+        raise
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        raise UsageError(f"{destination}: cannot write: {error.strerror or error}") from error
+
+
+def _checked(destination: Path, overwrite: bool) -> Path:
+    if "\0" in str(destination):
+        raise UsageError(f"{str(destination)!r}: cannot name a file")
     if destination.is_dir():
         raise UsageError(f"{destination}: is a folder, expected a file name")
+    if destination.exists() and not destination.is_file():
+        raise UsageError(f"{destination}: is a device or a pipe, expected a file name")
     if not destination.parent.is_dir():
         raise UsageError(f"{destination}: folder {destination.parent} does not exist")
     if os.path.lexists(destination) and not overwrite:
@@ -59,12 +72,17 @@ def reporting(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(
-    path: str | os.PathLike[str], *, overwrite: bool = False, sync: bool = True
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    sync: bool = True,
+    check: Callable[[Path], None] | None = None,
 ) -> Iterator[BinaryIO]:
     """Binary file that takes its name `path` when the block ends without an exception.
 
-    `sync` flushes file and folder to the disk before returning. Raises as
-    `check_destination`, and OsoaError where the system refuses to write.
+    `sync` flushes file and folder to the disk before returning. `check` gets the path of the
+    closed file before it takes its name; what it raises leaves the destination as it was. Raises
+    as `check_destination`, and OsoaError where the system refuses to write.
     """
     destination = check_destination(path, overwrite=overwrite)
     temporary: str | None = None
@@ -76,6 +94,9 @@ def atomic_file(
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
+        if check is not None:
+            check(Path(temporary))
+        with reporting(destination):
             publish(temporary, destination, overwrite=overwrite)
             temporary = None
             if sync:

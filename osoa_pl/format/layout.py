@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""What is written; readers accept every version from 1 up to this one."""
+
 MIMETYPE = b"application/vnd.osoa-pl"
 MIMETYPE_MEMBER = "mimetype"
 MANIFEST_MEMBER = "manifest.json"
@@ -13,3 +15,6 @@ DATE = (1980, 1, 1, 0, 0, 0)
 
 LOCAL_HEADER_BYTES = 30
 """ZIP's header before each member, without the name."""
+
+ZIP64_FIELD_BYTES = 20
+"""The one extra field that a member's header may hold, for members near 2 GiB and above."""

@@ -14,6 +14,7 @@ MAX_NAME_BYTES = 4096
 MAX_PART_BYTES = 255
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
+_NUMBER = re.compile(r"(~[0-9]+)+(?=(\.[^.]*)?$)")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -52,24 +53,60 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def clash(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two of `names` that cannot both be files under one folder, or None.
+def clash(names: Iterable[str], folders: Iterable[str] = ()) -> tuple[str, str] | None:
+    """Two of `names` that cannot both be below one folder, or None.
 
-    Equal after `fold`, or one is a folder of the other.
+    Equal after `fold`, or a folder of another; `folders`: those of the names that are folders, and
+    may hold others.
     """
     seen: dict[str, str] = {}
-    folders: dict[str, str] = {}
+    whole = set(folders)
+    inner: dict[str, str] = {fold(name): name for name in whole}
+    if len(inner) != len(whole):
+        listed = sorted(whole, key=fold)
+        return next((a, b) for a, b in zip(listed, listed[1:], strict=False) if fold(a) == fold(b))
+    found: set[str] = set()
     for name in names:
+        if name in whole:
+            if name in found:
+                return name, name
+            found.add(name)
+            for folder in parents(fold(name)):
+                if folder in seen:
+                    return seen[folder], name
+                inner.setdefault(folder, name)
+            if fold(name) in seen:
+                return seen[fold(name)], name
+            continue
         folded = fold(name)
         if folded in seen:
             return seen[folded], name
-        if folded in folders:
-            return folders[folded], name
+        if folded in inner:
+            return inner[folded], name
         for folder in parents(folded):
             if folder in seen:
                 return seen[folder], name
-            folders.setdefault(folder, name)
+            inner.setdefault(folder, name)
         seen[folded] = name
+    return None
+
+
+def given_problem(given: bytes, name: str) -> str | None:
+    """Why `given` may not be a name that was changed to `name`; None where it may.
+
+    It must become `name` by `portable_name`, but for the numbers that keep names apart: so it lies
+    in as many folders and cannot lead anywhere else.
+    """
+    text = given.decode("utf-8", "surrogateescape")
+    parts = text.split("/")
+    if "\0" in text or any(part in ("", ".", "..") for part in parts):
+        return "a name that leads elsewhere"
+    longest = max(len(part.encode("utf-8", "surrogateescape")) for part in parts)
+    if len(given) > MAX_NAME_BYTES or longest > MAX_PART_BYTES:
+        return "a name that is too long"
+    plain = "/".join(_NUMBER.sub("", part) for part in portable_name(text).split("/"))
+    if plain != "/".join(_NUMBER.sub("", part) for part in name.split("/")):
+        return "a name that is not its own"
     return None
 
 

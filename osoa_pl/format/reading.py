@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, NoReturn, Self, cast
 
-from osoa_pl.errors import ArchiveError, DamagedArchiveError, OsoaError, UsageError
+from osoa_pl.errors import ArchiveError, DamagedArchiveError, OsoaError
+from osoa_pl.format.atomic import CHUNK
 from osoa_pl.format.layout import (
     FORMAT_VERSION,
     LOCAL_HEADER_BYTES,
@@ -20,41 +21,38 @@ from osoa_pl.format.layout import (
     MAX_MANIFEST_BYTES,
     MIMETYPE,
     MIMETYPE_MEMBER,
+    ZIP64_FIELD_BYTES,
 )
+from osoa_pl.format.places import Place, open_source
+from osoa_pl.format.salvage import DAMAGE, Entry, decoded_name, salvage
 
-_ZIP64_FIELD = 20
 _HEAD = MIMETYPE_MEMBER.encode() + MIMETYPE
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    EOFError,
-    ValueError,  # of struct, unicode, json and a seek to a negative place too
-    OverflowError,
-    NotImplementedError,  # zip features that we never write
-    RuntimeError,  # "encrypted", and a recursion too deep
-    MemoryError,
-    LookupError,
-)
+_LOCAL = struct.Struct("<4s22xHH")
+_KEEP_GOING = "`osoa decompress --keep-going` writes what is intact"
 
 
 class ArchiveReader:
     """Context manager over an archive; opening reads the directory and the manifest only.
 
-    `source` is a path or a seekable binary file (left open). Whatever the bytes are, only
-    ArchiveError (not an archive, newer) or DamagedArchiveError (names the member) is raised;
-    UsageError for a path that does not exist.
+    `source` is a path, a URL, ``-`` for standard input (`places`) or a binary file (left open).
+    Whatever the bytes are, only ArchiveError (not an archive, newer) or DamagedArchiveError
+    (names the member) is raised; UsageError for a path that does not exist.
+
+    With `recover` an archive whose directory, or whose structure, is damaged is opened too: its
+    members are then those that a scan of the whole file finds with the right checksum, and
+    `damage` says so. The manifest must be among them.
     """
 
     manifest: dict[str, Any]
+    version: int
+    """The format version that the archive names."""
+    damage: str | None = None
+    """What was wrong with the structure of an archive opened with `recover`."""
 
-    def __init__(self, source: str | os.PathLike[str] | BinaryIO) -> None:
-        if isinstance(source, (str, os.PathLike)):
-            self._owned, self.label = True, os.fspath(source)
-            self._file = _open_binary(self.label)
-        else:
-            self._owned, self.label = False, str(getattr(source, "name", "archive"))
-            self._file = source
+    def __init__(self, source: Place, *, recover: bool = False) -> None:
+        self._file, self.label, self._owned = open_source(source)
+        self._recover = recover
+        self._starts: dict[str, int] = {}
         try:
             self._open()
         except BaseException:
@@ -83,7 +81,13 @@ class ArchiveReader:
 
     def size(self, name: str) -> int:
         """Bytes of member `name`."""
-        return self._member(name).file_size
+        return self._member(name).size
+
+    def offset(self, name: str) -> int:
+        """Byte of the file at which the data of member `name` start."""
+        member = self._member(name)
+        with self._damage(name):
+            return self._start(name, member)
 
     @property
     def total_size(self) -> int:
@@ -94,13 +98,18 @@ class ArchiveReader:
         """Bytes of member `name`, its checksum verified."""
         member = self._member(name)
         with self._damage(name):
-            return self._zip.read(member)
+            self._file.seek(self._start(name, member))
+            data = self._file.read(member.size)
+            if len(data) != member.size or zlib.crc32(data) != member.crc:
+                self._fail(name, member)
+            return data
 
     def open(self, name: str) -> BinaryIO:
         """Binary stream over member `name`; the checksum is verified when its end is read."""
         member = self._member(name)
         with self._damage(name):
-            return cast(BinaryIO, _MemberStream(self, name, self._zip.open(member)))
+            self._start(name, member)
+        return cast(BinaryIO, _MemberStream(self, name, member))
 
     def _open(self) -> None:
         try:
@@ -109,48 +118,95 @@ class ArchiveReader:
             head = self._file.read(LOCAL_HEADER_BYTES + len(_HEAD))
         except (OSError, ValueError, AttributeError) as error:
             raise ArchiveError(f"{self.label}: cannot be read: {error}") from error
+        if not isinstance(head, bytes):
+            raise ArchiveError(f"{self.label}: cannot be read: the file is not opened as binary")
         ours = head[LOCAL_HEADER_BYTES:] == _HEAD
         try:
-            self._zip = zipfile.ZipFile(self._file)
-        except _DAMAGE as error:
+            self._open_as_it_should_be(ours)
+        except ArchiveError as error:
+            if not self._recover or getattr(self, "version", 0) > FORMAT_VERSION:
+                raise
+            self._salvage(str(error).removeprefix(f"{self.label}: "), ours)
+
+    def _open_as_it_should_be(self, ours: bool) -> None:
+        try:
+            directory = zipfile.ZipFile(self._file)
+        except OsoaError:
+            raise
+        except DAMAGE as error:
             if ours:
-                raise DamagedArchiveError(
-                    f"{self.label}: the directory at the end is missing or damaged "
-                    f"(truncated after {self._total} bytes?)"
-                ) from error
+                self._truncated(error)
             raise ArchiveError(f"{self.label}: not an osoa archive") from error
-        if MIMETYPE_MEMBER not in self._zip.NameToInfo or not ours:
+        if ours and all(info.header_offset for info in directory.filelist):
+            self._truncated()  # and what was found belongs to an archive inside this one
+        if not ours:
             raise ArchiveError(f"{self.label}: not an osoa archive")
-        self._members = self._checked_members()
+        if MIMETYPE_MEMBER not in directory.NameToInfo:
+            self._broken(f"member '{MIMETYPE_MEMBER}' is missing")
+        self._members = self._checked_members(directory)
         if self.read(MIMETYPE_MEMBER) != MIMETYPE:
             raise ArchiveError(f"{self.label}: not an osoa archive")
         self.manifest = self._read_manifest()
+        if self._recover:
+            for name, member in self._members.items():
+                with self._damage(name):
+                    self._start(name, member)
 
-    def _checked_members(self) -> dict[str, zipfile.ZipInfo]:
-        members: dict[str, zipfile.ZipInfo] = {}
-        end = 0
-        for member in sorted(self._zip.infolist(), key=lambda info: info.header_offset):
-            name, where = member.filename, f"{self.label}: member {member.filename!r}"
+    def _checked_members(self, directory: zipfile.ZipFile) -> dict[str, Entry]:
+        members: dict[str, Entry] = {}
+        end, last = 0, None
+        for member in sorted(directory.infolist(), key=lambda info: info.header_offset):
+            name, where = member.filename, f"member {member.filename!r}"
             if name in members:
-                raise DamagedArchiveError(f"{where} appears twice")
+                self._broken(f"{where} appears twice")
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1:
-                raise DamagedArchiveError(f"{where} is compressed or encrypted, expected stored")
+                self._broken(f"{where} is compressed or encrypted, expected stored")
             start = member.header_offset + LOCAL_HEADER_BYTES + len(name.encode("utf-8", "replace"))
             if member.compress_size != member.file_size or start + member.file_size > self._total:
-                raise DamagedArchiveError(
-                    f"{where} claims {member.file_size} bytes in a file of {self._total}"
-                )
+                self._broken(f"{where} claims {member.file_size} bytes in a file of {self._total}")
             self._check_gap(end, member.header_offset, where)
-            end = start + member.file_size
-            members[name] = member
-        self._check_gap(end, self._zip.start_dir, f"{self.label}: the directory")
+            if last is not None:
+                members[last] = members[last]._replace(limit=member.header_offset)
+            end, last = start + member.file_size, name
+            members[name] = Entry(
+                member.header_offset, None, member.file_size, member.CRC, directory.start_dir
+            )
+        self._check_gap(end, directory.start_dir, "the directory")
         return members
 
     def _check_gap(self, end: int, start: int, where: str) -> None:
         # Members stand side by side, so one that vanished from a damaged directory leaves a gap.
         # A zip64 field is the only thing that a member's header may hold beside its name.
-        if not 0 <= start - end <= _ZIP64_FIELD:
-            raise DamagedArchiveError(f"{where} starts at byte {start}, expected {end}")
+        if not 0 <= start - end <= ZIP64_FIELD_BYTES:
+            self._broken(f"{where} starts at byte {start}, expected {end}")
+
+    def _truncated(self, error: Exception | None = None) -> NoReturn:
+        raise DamagedArchiveError(
+            f"{self.label}: the directory at the end is missing or damaged "
+            f"(truncated after {self._total} bytes?)",
+            hint=_KEEP_GOING,
+        ) from error
+
+    def _broken(self, what: str) -> NoReturn:
+        raise DamagedArchiveError(f"{self.label}: {what}", hint=_KEEP_GOING)
+
+    def _salvage(self, reason: str, ours: bool) -> None:
+        self._starts.clear()
+        try:
+            self._members = salvage(self._file, self._total)
+        except OsoaError:
+            raise
+        except DAMAGE as error:
+            raise DamagedArchiveError(f"{self.label}: cannot be scanned: {error}") from error
+        if MANIFEST_MEMBER not in self._members:
+            if ours:
+                raise DamagedArchiveError(
+                    f"{self.label}: {reason}; and member '{MANIFEST_MEMBER}' is missing or damaged"
+                )
+            raise ArchiveError(f"{self.label}: not an osoa archive")
+        self.manifest = self._read_manifest()
+        reason, found = reason if ours else "its first bytes are damaged", len(self._members)
+        self.damage = f"{reason}; {found} member{'s' * (found != 1)} found by scanning"
 
     def _read_manifest(self) -> dict[str, Any]:
         if self.size(MANIFEST_MEMBER) > MAX_MANIFEST_BYTES:
@@ -166,6 +222,7 @@ class ArchiveReader:
         version = manifest.get("format")
         if type(version) is not int or version < 1:
             raise DamagedArchiveError(f"{where} has no format version")
+        self.version = version
         if version > FORMAT_VERSION:
             raise ArchiveError(
                 f"{self.label}: made by a newer version: format {version}, "
@@ -173,11 +230,41 @@ class ArchiveReader:
             )
         return manifest
 
-    def _member(self, name: str) -> zipfile.ZipInfo:
+    def _member(self, name: str) -> Entry:
         try:
             return self._members[name]
         except KeyError:
             raise DamagedArchiveError(f"{self.label}: member {name!r} is missing") from None
+
+    def _start(self, name: str, member: Entry) -> int:
+        if member.start is not None:
+            return member.start
+        if name not in self._starts:
+            self._starts[name] = self._start_by_header(name, member)
+        return self._starts[name]
+
+    def _start_by_header(self, name: str, member: Entry) -> int:
+        self._file.seek(member.header)
+        header = self._file.read(LOCAL_HEADER_BYTES)
+        if len(header) == LOCAL_HEADER_BYTES:
+            signature, name_bytes, extra_bytes = _LOCAL.unpack(header)
+            start: int = member.header + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+            found = self._file.read(name_bytes)
+            if (
+                signature == b"PK\3\4"
+                and start + member.size == member.limit
+                and decoded_name(header, found) == name
+            ):
+                return start
+        raise DamagedArchiveError(
+            f"{self.label}: member {name!r}: its header at byte {member.header} is damaged",
+            hint=_KEEP_GOING,
+        )
+
+    def _fail(self, name: str, member: Entry) -> NoReturn:
+        start = self._start(name, member)
+        where = f"bytes {start} to {start + member.size - 1}" if member.size else f"byte {start}"
+        raise DamagedArchiveError(f"{self.label}: member {name!r} ({where}) fails its checksum")
 
     @contextmanager
     def _damage(self, name: str) -> Iterator[None]:
@@ -185,30 +272,46 @@ class ArchiveReader:
             yield
         except OsoaError:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DamagedArchiveError(f"{self.label}: member {name!r} is damaged") from error
 
 
 class _MemberStream(io.RawIOBase):
     """Read-only stream over one member that speaks our errors."""
 
-    def __init__(self, archive: ArchiveReader, name: str, stream: Any) -> None:
+    def __init__(self, archive: ArchiveReader, name: str, member: Entry) -> None:
         super().__init__()
-        self._archive, self._name, self._stream = archive, name, stream
+        self._archive, self._name, self._member = archive, name, member
+        self._done, self._crc = 0, 0
+        self._check()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        with self._archive._damage(self._name):
-            data = self._stream.read(len(view))
+        archive, count = self._archive, min(len(view), self._member.size - self._done)
+        if not count:
+            return 0
+        with archive._damage(self._name):
+            archive._file.seek(archive._start(self._name, self._member) + self._done)
+            data = archive._file.read(count)
+            if not data:
+                archive._fail(self._name, self._member)
         view[: len(data)] = data
+        self._done, self._crc = self._done + len(data), zlib.crc32(data, self._crc)
+        self._check()
         return len(data)
 
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+    def readall(self) -> bytes:
+        chunks = []
+        while chunk := self.read(CHUNK):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _check(self) -> None:
+        if self._done == self._member.size and self._crc != self._member.crc:
+            self._archive._fail(self._name, self._member)
 
 
 def require(manifest: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
@@ -223,14 +326,3 @@ def require(manifest: Mapping[str, Any], key: str, kind: type, where: str) -> An
             f"{where}: manifest key '{key}': found {found}, expected {kind.__name__}"
         )
     return value
-
-
-def _open_binary(path: str) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise ArchiveError(f"{path}: is a folder, not an osoa archive") from error
-    except OSError as error:
-        raise ArchiveError(f"{path}: cannot be read: {error.strerror or error}") from error

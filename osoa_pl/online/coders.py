@@ -26,6 +26,10 @@ class CodedSegment:
 class Encoder(Protocol):
     """Turns batches into a segment."""
 
+    tile_prices: np.ndarray | None
+    """int64, of the tiles of the last batch, in bits / `prices.UNIT`; None where the model cannot
+    tell them apart."""
+
     def code(self, batch: TileBatch) -> float:
         """Take the batch's pixels under the present state; their theoretical bits, or 0."""
 

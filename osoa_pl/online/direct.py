@@ -11,6 +11,7 @@ from osoa_pl.coding.rans_numba import push_sequence, unflatten_lane
 from osoa_pl.errors import CoderError, DamagedArchiveError
 from osoa_pl.models.base import DirectModel, StreamDecoder
 from osoa_pl.models.features import TileBatch
+from osoa_pl.online import prices
 from osoa_pl.online.coders import CodedSegment
 
 _BASE_STATE = 1 << 31
@@ -24,6 +25,7 @@ class DirectEncoder:
     def __init__(self, model: DirectModel, streams: int) -> None:
         self._model, self._streams = model, streams
         self._batches: list[list[_Intervals]] = []
+        self.tile_prices: np.ndarray | None = None
 
     def code(self, batch: TileBatch) -> float:
         """Intervals of the batch under the present state; their ideal bits."""
@@ -33,6 +35,8 @@ class DirectEncoder:
         self._batches.append(
             [(start[order].reshape(-1), frequency[order].reshape(-1)) for order in orders]
         )
+        costs = prices.prices(frequency, self._model.precision)
+        self.tile_prices = np.add.reduceat(costs.reshape(len(costs), -1).sum(1), batch.table[:, 3])
         bits = self._model.precision - np.log2(frequency)
         return float(bits.sum(dtype=np.float64))
 

@@ -38,6 +38,7 @@ class LatentEncoder:
     def __init__(self, model: LatentModel, streams: int, measure: bool) -> None:
         self._model, self._streams, self._measure = model, streams, measure
         self._records: list[Recorded] = []
+        self.tile_prices: np.ndarray | None = None
 
     def code(self, batch: TileBatch) -> float:
         """Record the batch under the present state; its negative ELBO in bits, if measured."""

@@ -98,3 +98,30 @@ def segments(
     size = settings.segment_batches
     for _, group in groupby(enumerate(batches(shapes, settings)), lambda pair: pair[0] // size):
         yield (tiles for _, tiles in group)
+
+
+def clean_start(
+    shapes: Iterable[tuple[int, int]], settings: BatchSettings, image: int
+) -> tuple[int, int]:
+    """(segment, its first image): the last segment that begins with an image and not after the
+    first tile of image number `image`.
+    """
+    found = (0, 0)
+    for number, group in enumerate(segments(shapes, settings)):
+        for index, tiles in enumerate(group):
+            if index == 0 and tiles[0].image > image:
+                return found
+            if index == 0 and tiles[0].row == 0:
+                found = number, tiles[0].image
+    return found
+
+
+def clean_start_after(
+    shapes: Iterable[tuple[int, int]], settings: BatchSettings, segment: int
+) -> int | None:
+    """First image of the next segment after number `segment` that begins with an image."""
+    for number, group in enumerate(segments(shapes, settings)):
+        for index, tiles in enumerate(group):
+            if number > segment and index == 0 and tiles[0].row == 0:
+                return tiles[0].image
+    return None

@@ -112,6 +112,8 @@ class Session:
         self._watch, self._measure = watch, measure
         self._context: np.ndarray | None = None
         self._images: _Images | None = None
+        self.image_prices: list[int] = []
+        """Of the images encoded so far, in bits / `prices.UNIT`; empty for latent models."""
         policy.start(model, second_moment, seed)
 
     def _code(self, tiles: Sequence[Tile], coder: Encoder | Decoder) -> tuple[TileBatch, float]:
@@ -128,8 +130,12 @@ class Session:
     def _step(self, batch: TileBatch) -> None:
         """From theta_t to theta_t+1 on the batch just coded."""
         self.policy.adapt(batch)
+        self.watched(batch.pixels)
+
+    def watched(self, pixels: int) -> None:
+        """Tell `watch` of this many pixels: also those that an earlier run has coded."""
         if self._watch is not None:
-            self._watch(batch.pixels)
+            self._watch(pixels)
 
     def _state_digest(self) -> bytes:
         return state_digest(*self.model.state(), *self.policy.state())
@@ -153,6 +159,16 @@ class Session:
         """Batches that have been coded and stepped on."""
         return self._number
 
+    @property
+    def batch_count(self) -> int:
+        """Batches in all."""
+        return sum(1 for _ in batches(self._shapes, self._settings))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all batches have been coded and stepped on."""
+        return self._next is None and self._coded is None
+
     def code(self) -> CodedBatch | None:
         """Code the next batch with the present state, or None where all are coded.
 
@@ -163,6 +179,11 @@ class Session:
         if self._next is None:
             return None
         batch, bits = self._code(self._next, self._encoder)
+        if self._encoder.tile_prices is not None:
+            for tile, price in zip(self._next, self._encoder.tile_prices.tolist(), strict=True):
+                if tile.row == 0:
+                    self.image_prices.append(0)
+                self.image_prices[-1] += price
         for index in range(len(batch.table)):
             self._digest.update(batch.tile(index).tobytes())
         self._pixels, self._bits = self._pixels + batch.pixels, self._bits + bits
@@ -214,6 +235,7 @@ class Session:
             "batches": self._number,
             "segments": self._segment,
             "context": context,
+            "prices": np.array(self.image_prices, np.int64),
             "parameters": self.model.parameters.detach().clone(),
             "activation_max": self.model.activation_max.detach().clone(),
             "policy": self.policy.snapshot(),
@@ -227,6 +249,7 @@ class Session:
         if self._number != snapshot["batches"]:
             raise UsageError(f"snapshot after {snapshot['batches']} batches: there are fewer")
         self._segment, self._context = snapshot["segments"], snapshot["context"]
+        self.image_prices = snapshot["prices"].tolist()
         self.model.parameters.copy_(snapshot["parameters"])
         self.model.activation_max = snapshot["activation_max"].clone()
         self.model.stepped()
@@ -234,9 +257,16 @@ class Session:
         self._open_segment()
 
     def decode(
-        self, coded: Iterable[tuple[SegmentHeader, list[np.ndarray]]], name: str = "archive"
+        self,
+        coded: Iterable[tuple[SegmentHeader, list[np.ndarray]]],
+        name: str = "archive",
+        *,
+        skip: int = 0,
     ) -> Iterator[np.ndarray]:
         """The images uint8 [h, w, c] of the segments, in order, each after its digest was checked.
+
+        skip: segments that `coded` leaves out at its start, where the policy changes nothing and
+        the next one begins with an image (`plan.clean_start`).
 
         Raises DamagedArchiveError or PortabilityError naming the segment; images of the segments
         before it have been handed out by then, wrong ones never are.
@@ -245,6 +275,9 @@ class Session:
         first = 0
         parts: list[np.ndarray] = []
         for index, plan in enumerate(segments(self._shapes, self._settings)):
+            if index < skip:
+                first += sum(1 for _ in plan)
+                continue
             where = f"{name}: shard {self._shard}, segment {index}"
             header, streams = next(source, (None, []))
             if header is None:

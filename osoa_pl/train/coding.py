@@ -1,6 +1,7 @@
 """The coding callback: codes each batch before its step, and shows the code lengths.
 
-Logged for each batch, under the kind of pixel (`grey/...`, `rgb/...`), at the batch's number:
+Logged for each batch, under the kind of pixel (`grey/...`, `rgb/...`), at the batch's number
+(counted on through the trajectories of that kind):
 `bits_per_dim/theoretical` (ideal length of the integer intervals; for latent models the negative
 ELBO), `bits_per_dim/actual` (what the message grew by; known when the segment ends),
 `bits_per_dim/none` (the checkpoint without adaptation, on request), `images_per_second`,
@@ -38,13 +39,12 @@ class CodingCallback(Callback):
         self._coded_samples = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A new shard: theta_0 again."""
+        """A new trajectory: theta_0 again."""
         module = _osoa(pl_module)
-        self._kind = KINDS[module.shard.channels]
-        self._start: Model = module.job.model(module.shard)[0]
-        self._samples, self._coded_samples = [], 0
-        record = module.records[module.shard.number]
-        self._coded_samples = sum(record.pixels) * module.shard.channels
+        self._kind, self._first = KINDS[module.channels], module.first_step
+        self._start: Model = module.start_model()
+        self._samples = []
+        self._coded_samples = sum(module.trajectory.record.pixels) * module.channels
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -61,9 +61,9 @@ class CodingCallback(Callback):
         coded = module.coded
         assert coded is not None
         seconds = time.perf_counter() - self._began
-        samples = coded.batch.pixels * module.shard.channels
+        samples = coded.batch.pixels * module.channels
         self._samples.append(samples)
-        weights = module.session.model.parameters
+        weights = module.trajectory.session.model.parameters
         found = {
             "bits_per_dim/theoretical": coded.ideal_bits / samples,
             "images_per_second": len(coded.batch.table) / seconds,
@@ -81,7 +81,7 @@ class CodingCallback(Callback):
         return bits
 
     def _log_segment(self, trainer: Trainer, module: OSOAModule, last: int) -> None:
-        segment, record = module.finished, module.records[module.shard.number]
+        segment, record = module.finished, module.trajectory.record
         assert segment is not None
         first = last + 1 - len(segment.batch_bits)
         for number, (bits, samples) in enumerate(zip(segment.batch_bits, self._samples)):
@@ -96,7 +96,7 @@ class CodingCallback(Callback):
     def _log(self, trainer: Trainer, metrics: dict[str, float], step: int) -> None:
         named = {f"{self._kind}/{name}": value for name, value in metrics.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(named, step)
+            logger.log_metrics(named, self._first + step)
 
 
 def _osoa(module: LightningModule) -> OSOAModule:

@@ -1,4 +1,4 @@
-"""OSOA as a loop of the Trainer: an epoch is a shard, a batch is coded and then stepped on.
+"""OSOA as a loop of the Trainer: an epoch is a trajectory, a batch is coded and then stepped on.
 
 The order is the algorithm: the coding callback codes batch t with theta_t when the batch starts,
 then the optimizer steps. The loop holds both to it. All that decides a byte lies in
@@ -8,7 +8,7 @@ manifest are refused. The only file that names Lightning's underscore classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,13 +18,12 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch.utils.data import DataLoader
 
-from osoa_pl.api.job import CompressionJob, JobShard
+from osoa_pl.api.job import CompressionJob
+from osoa_pl.api.part import PartCoder
 from osoa_pl.errors import OsoaError, UsageError
-from osoa_pl.format import segment as segment_format
-from osoa_pl.online.auto import ShardRecord
-from osoa_pl.online.plan import batches
-from osoa_pl.online.policy import Policy
-from osoa_pl.online.session import CodedBatch, Segment, Session
+from osoa_pl.models.base import Model
+from osoa_pl.online.session import CodedBatch, Segment
+from osoa_pl.online.trajectory import Trajectory
 
 _CHANGING_CALLBACKS = (
     given.StochasticWeightAveraging,
@@ -40,7 +39,7 @@ _CHANGING_CALLBACKS = (
 
 
 class OSOALoop(_TrainingEpochLoop):
-    """The epoch of one shard: every batch is coded before its step, and stepped on once."""
+    """The epoch of one trajectory: every batch is coded before its step, and stepped on once."""
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """One batch. Raises OsoaError where it was not coded, or not stepped on."""
@@ -59,7 +58,7 @@ def install(trainer: Trainer) -> None:
     loop.val_loop = trainer.fit_loop.epoch_loop.val_loop
     trainer.fit_loop.epoch_loop = loop
     options: Any = trainer  # Lightning sets these attributes without declaring them
-    options.reload_dataloaders_every_n_epochs = 1  # each shard has its own batches
+    options.reload_dataloaders_every_n_epochs = 1  # each trajectory has its own batches
 
 
 def refuse_changes(trainer: Trainer) -> None:
@@ -97,79 +96,73 @@ class ReplayOptimizer(torch.optim.Optimizer):
 
 
 class OSOAModule(LightningModule):
-    """One compression as a training run, in manual optimisation.
+    """One compression as a training run, in manual optimisation; an epoch is a trajectory.
 
-    job: open; policies: a new policy for each shard; state: where a run that is continued got to
-    (`CompressionJob.finished`). The coding callback calls `code_batch`; the optimizer `step_batch`.
+    job: open; what an earlier run has finished of it is taken over. The coding callback calls
+    `code_batch`; the optimizer `step_batch`.
     """
 
-    def __init__(
-        self,
-        job: CompressionJob,
-        policies: Callable[[], Policy],
-        state: dict[str, Any] | None = None,
-    ) -> None:
+    trajectory: Trajectory
+    """Of the present epoch."""
+    channels: int
+    """Samples of its pixels."""
+
+    def __init__(self, job: CompressionJob) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.job, self._policies = job, policies
-        self.records: list[ShardRecord] = []
+        self.job = job
         self.coded: CodedBatch | None = None
         self.finished: Segment | None = None
         """The segment that the last step ended, if it did."""
         self.batches_done = 0
-        self._first_shard, self._snapshot = 0, None
-        if state is not None:
-            self._first_shard, self._snapshot = int(state["shard"]), state["snapshot"]
-            if state["snapshot"]["batches"] == self._count(job.shards[self._first_shard]):
-                self._first_shard, self._snapshot = self._first_shard + 1, None
-            for number, kept in enumerate(state["records"]):
-                self._adopt(job.shards[number], kept)
+        self._coder: PartCoder | None = None
+        self._steps: dict[int, int] = {}
+        self._moves = self._trajectories()
+        self.more = self._next()
+        """Whether there is a trajectory to run."""
 
-    def _count(self, shard: JobShard) -> int:
-        return sum(1 for _ in batches(shard.shapes, self.job.settings))
+    def _trajectories(self) -> Iterator[Trajectory]:
+        for number in range(len(self.job.parts)):
+            coder = self.job.coder(number)
+            kept = coder.kept_result()
+            if kept is not None:
+                self.job.take(kept)
+                continue
+            self._coder = coder
+            for move in coder.moves():
+                yield move.trajectory
+            self.job.take(coder.keep_result())
 
-    def _adopt(self, shard: JobShard, kept: dict[str, Any]) -> None:
-        """Take a shard's finished segments over; one that has ended enters the manifest."""
-        record = ShardRecord.restore(self._policies(), kept)
-        for index, size in enumerate(record.sizes):
-            self.job.adopt_segment(shard, index, size)
-        self.records.append(record)
-        if shard.number < self._first_shard:
-            self.job.finish_shard(shard, record)
+    def _next(self) -> bool:
+        for trajectory in self._moves:
+            self.trajectory, self.channels = trajectory, trajectory.session.model.channels
+            if not trajectory.done:
+                return True
+        return False
 
     @property
-    def shards_left(self) -> int:
-        """Epochs to run."""
-        return len(self.job.shards) - self._first_shard
+    def first_step(self) -> int:
+        """Batches of earlier trajectories of this kind of pixel, for curves that go on."""
+        return self._steps.get(self.channels, 0)
 
-    @property
-    def shard(self) -> JobShard:
-        """The shard of the present epoch."""
-        return self.job.shards[self._first_shard + self.current_epoch]
+    def start_model(self) -> Model:
+        """A model like the trajectory's, at theta_0."""
+        assert self._coder is not None
+        return self._coder.model(self.channels)
 
     def configure_optimizers(self) -> ReplayOptimizer:
         """The session's own step."""
         return ReplayOptimizer(self.step_batch)
 
     def train_dataloader(self) -> DataLoader[int]:
-        """Numbers of the shard's batches that are left; pixels are read by the session."""
-        self._begin()
-        rest = range(self.session.batches, self._count(self.shard))
+        """Numbers of the trajectory's batches that are left; the session reads the pixels."""
+        session = self.trajectory.session
+        rest = range(session.batches, session.batch_count)
         return DataLoader(rest, batch_size=None)  # type: ignore[arg-type]
-
-    def _begin(self) -> None:
-        shard = self.shard
-        self.session: Session = self.job.session(shard, self._policies(), measure=True)
-        self.session.begin(self.job.images(shard))
-        snapshot, self._snapshot = self._snapshot, None
-        if snapshot is not None:
-            self.session.restore(snapshot)
-        if len(self.records) <= shard.number:
-            self.records.append(ShardRecord(self.session.policy))
 
     def code_batch(self, number: int) -> CodedBatch:
         """Code the next batch with the present weights. Raises OsoaError for another number."""
-        self.coded = self.session.code()
+        self.coded = self.trajectory.code()
         if self.coded is None or self.coded.number != number:
             raise OsoaError(f"batch {number} does not come next")
         return self.coded
@@ -183,23 +176,14 @@ class OSOAModule(LightningModule):
         optimizer.step()
 
     def step_batch(self) -> None:
-        """Step; where the batch ends a segment, write it and note where the run has got to."""
-        self.finished = self.session.step()
+        """Step; a segment that the batch ends is kept, and where the run has got to."""
+        self.finished = self.trajectory.step()
         self.batches_done += 1
-        if self.finished is None:
-            return
-        record, segment = self.records[self.shard.number], self.finished
-        data = segment_format.pack(segment.header, segment.streams)
-        self.job.add_segment(self.shard, segment.header.segment, data)
-        record.note(segment, len(data))
-        self.job.keep(
-            {
-                "shard": self.shard.number,
-                "snapshot": self.session.snapshot(),
-                "records": [r.to_dict() for r in self.records],
-            }
-        )
 
     def on_train_epoch_end(self) -> None:
-        """The shard is done."""
-        self.job.finish_shard(self.shard, self.records[self.shard.number])
+        """The trajectory is done: go on to the next one, or stop."""
+        steps = self.first_step + self.trajectory.session.batch_count
+        self._steps[self.channels] = steps
+        self.more = self._next()
+        if not self.more:
+            self.trainer.should_stop = True

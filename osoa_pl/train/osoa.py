@@ -19,11 +19,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from osoa_pl.api.job import CompressionJob, CompressResult
+from osoa_pl.api.job import CompressionJob, CompressResult, JobOptions
 from osoa_pl.errors import UsageError
-from osoa_pl.online.none import NoAdaptation
-from osoa_pl.online.online import OnlineAdaptation
-from osoa_pl.online.policy import Policy
 from osoa_pl.train.cli import RUNS
 from osoa_pl.train.coding import CodingCallback
 from osoa_pl.train.loop import OSOAModule, install
@@ -45,9 +42,12 @@ class OSOAOptions:
         seed: Of the rounding noise.
         settings: Sizes that differ from what suits the checkpoint: batch_pixels, first_pixels,
             segment_batches, streams.
+        shard: Images that are coded as one trajectory (default: some 50 MB of samples).
+        times: Keep times of change, and folders.
+        model_only: Code every picture through the model, also where something else is smaller.
         embed_checkpoint: Put the checkpoint into the archive.
         overwrite: Replace an archive that is there already.
-        resume: Keep what is finished when the run ends early, and continue from there.
+        resume: Continue a run that ended early.
         compare_none: Log also what the checkpoint would need without adaptation.
         threads: Threads of the model; the bytes do not depend on it.
         name: The run lies in runs/NAME (default: name of the archive).
@@ -60,6 +60,9 @@ class OSOAOptions:
     step_size: float = 1e-3
     seed: int = 0
     settings: dict[str, int] = field(default_factory=dict)
+    shard: int | None = None
+    times: bool = True
+    model_only: bool = False
     embed_checkpoint: bool = False
     overwrite: bool = False
     resume: bool = False
@@ -67,36 +70,34 @@ class OSOAOptions:
     threads: int | None = None
     name: str | None = None
 
-    def policy(self) -> Policy:
-        """A new policy for one shard. Raises UsageError for a wrong step size."""
-        if self.adaptation == "none":
-            return NoAdaptation()
-        return OnlineAdaptation(step_size=self.step_size)
+    def job_options(self, device: str) -> JobOptions:
+        """The same for a job."""
+        return JobOptions(
+            checkpoint=self.checkpoint, embed_checkpoint=self.embed_checkpoint,
+            adaptation=self.adaptation, step_size=self.step_size, seed=self.seed,
+            settings=self.settings, shard=self.shard, times=self.times,
+            model_only=self.model_only, device=device, threads=self.threads,
+            overwrite=self.overwrite, resume=self.resume, measure=True,
+        )  # fmt: skip
 
 
 def compress_with_trainer(options: OSOAOptions, trainer: Trainer) -> CompressResult:
     """Compress by the OSOA loop on a Trainer; the same bytes as `osoa_pl.compress`.
 
-    The Trainer's max_epochs is set to the number of shards; its other options must leave the
-    trajectory alone (UsageError). A CodingCallback is added where there is none.
+    The Trainer's max_epochs is ignored; its other options must leave the trajectory alone
+    (UsageError). A CodingCallback is added where there is none.
     """
     install(trainer)
-    options.policy()
     cuda = isinstance(trainer.accelerator, CUDAAccelerator)
-    job = CompressionJob(
-        options.inputs, options.output, checkpoint=options.checkpoint,
-        embed_checkpoint=options.embed_checkpoint, seed=options.seed, settings=options.settings,
-        device="cuda" if cuda else "cpu", threads=options.threads, overwrite=options.overwrite,
-        resume=options.resume,
-    )  # fmt: skip
+    job_options = options.job_options("cuda" if cuda else "cpu")
+    job = CompressionJob(options.inputs, options.output, job_options)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if not any(isinstance(one, CodingCallback) for one in callbacks):
         callbacks.insert(0, CodingCallback(options.compare_none))
     with job:
-        state = job.finished(options.policy()) if options.resume else None
-        module = OSOAModule(job, options.policy, state)
-        if module.shards_left:
-            trainer.fit_loop.max_epochs = module.shards_left
+        module = OSOAModule(job)
+        if module.more:
+            trainer.fit_loop.max_epochs = -1  # the module stops after its last trajectory
             trainer.fit(module)
         result = job.commit()
     for logger in trainer.loggers:

@@ -41,9 +41,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_folder_round_trip(folder, tmp_path, checkpoint_path):
     archive, out = tmp_path / "a.osoa", tmp_path / "out"
-    result = osoa_pl.compress(folder, archive, checkpoint=checkpoint_path, settings=SMALL)
-    assert {name for name, _ in result.stored} == {"palette.png", "notes.txt"}
-    assert result.images == 3 + 1 + 5 + 2
+    result = osoa_pl.compress(
+        folder, archive, checkpoint=checkpoint_path, settings=SMALL, model_only=True
+    )
+    assert {name for name, _ in result.stored} == {"notes.txt"}
+    assert result.images == 3 + 1 + 1 + 5 + 2
     osoa_pl.decompress(archive, out, checkpoint=checkpoint_path)
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
@@ -54,7 +56,7 @@ def test_folder_round_trip(folder, tmp_path, checkpoint_path):
         elif path.suffix == ".npz":
             for key in ("a", "b"):
                 np.testing.assert_array_equal(np.load(out / name)[key], np.load(path)[key])
-        elif path.name in ("palette.png", "notes.txt"):
+        elif path.name == "notes.txt":
             assert (out / name).read_bytes() == path.read_bytes()
         else:
             back = out / name if path.suffix == ".png" else out / f"{name}.png"
@@ -62,6 +64,10 @@ def test_folder_round_trip(folder, tmp_path, checkpoint_path):
             assert ours.mode == theirs.mode
             np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
     assert len(list(out.rglob("*.*"))) == 8
+    for path in folder.rglob("*"):
+        back = out / path.relative_to(folder)
+        if back.exists():
+            assert back.stat().st_mtime_ns == path.stat().st_mtime_ns
 
 
 @pytest.mark.parametrize(
@@ -72,8 +78,9 @@ def test_array_round_trip(shape, adaptation, tmp_path, checkpoint_path):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     archive = tmp_path / "a.osoa"
     osoa_pl.compress(
-        images, archive, checkpoint=checkpoint_path, adaptation=adaptation, settings=SMALL
-    )
+        images, archive, checkpoint=checkpoint_path, adaptation=adaptation, settings=SMALL,
+        model_only=shape[0] != 2,
+    )  # fmt: skip
     back = np.stack(osoa_pl.decompress(archive, checkpoint=checkpoint_path))
     np.testing.assert_array_equal(back.reshape(shape), images)
 
@@ -90,7 +97,7 @@ def test_same_input_gives_the_same_bytes(folder, tmp_path, checkpoint_path):
 def test_open_archive(tmp_path, checkpoint_path):
     images = [picture(14, 15, 1 + 2 * (i % 2), i) for i in range(9)]
     archive = tmp_path / "a.osoa"
-    osoa_pl.compress(images, archive, checkpoint=checkpoint_path, settings=SMALL)
+    osoa_pl.compress(images, archive, checkpoint=checkpoint_path, settings=SMALL, model_only=True)
     with osoa_pl.open_archive(archive, checkpoint=checkpoint_path) as opened:
         assert len(opened) == 9
         for i in (0, 5, 3, -1, 8, 4):
@@ -103,7 +110,7 @@ def test_open_archive(tmp_path, checkpoint_path):
             opened[9]
         info = opened.info
         assert info.archive_bytes == archive.stat().st_size
-        parts = info.segment_bytes + info.table_bytes + info.container_bytes
+        parts = info.segment_bytes + info.table_bytes + info.container_bytes + info.plane_bytes
         assert parts + info.file_bytes + info.checkpoint_bytes == info.archive_bytes
         assert info.raw_bytes == sum(i.size for i in images)
         assert 0 < info.net_bits_per_dim < info.bits_per_dim
@@ -114,7 +121,7 @@ def test_open_archive(tmp_path, checkpoint_path):
 
 def test_only_some_entries(folder, tmp_path, checkpoint_path):
     archive, out = tmp_path / "a.osoa", tmp_path / "out"
-    osoa_pl.compress(folder, archive, checkpoint=checkpoint_path, settings=SMALL)
+    osoa_pl.compress(folder, archive, checkpoint=checkpoint_path, settings=SMALL, model_only=True)
     result = osoa_pl.decompress(archive, out, only="tile1*", checkpoint=checkpoint_path)
     assert sorted(result.files) == ["tile1.png", "tile10.png"]
     assert sorted(p.name for p in out.rglob("*.*")) == ["tile1.png", "tile10.png"]
@@ -125,13 +132,16 @@ def test_only_some_entries(folder, tmp_path, checkpoint_path):
 def test_embedded_checkpoint_needs_no_file(tmp_path, checkpoint_path):
     images = np.stack([picture(12, 12, 3, i) for i in range(3)])
     archive = tmp_path / "a.osoa"
-    osoa_pl.compress(images, archive, checkpoint=checkpoint_path, embed_checkpoint=True)
+    osoa_pl.compress(
+        images, archive, checkpoint=checkpoint_path, embed_checkpoint=True, model_only=True
+    )
     np.testing.assert_array_equal(np.stack(osoa_pl.decompress(archive)), images)
 
 
 def test_checkpoints_are_known_by_their_digest(tmp_path, checkpoint_path):
     archive = tmp_path / "a.osoa"
-    osoa_pl.compress(np.zeros((1, 8, 8), np.uint8), archive, checkpoint=checkpoint_path)
+    image = np.zeros((1, 8, 8), np.uint8)
+    osoa_pl.compress(image, archive, checkpoint=checkpoint_path, model_only=True)
     with pytest.raises(CheckpointError, match="needs checkpoint small"):
         osoa_pl.decompress(archive)
     other = tmp_path / "other.safetensors"
@@ -162,7 +172,7 @@ def test_errors_leave_nothing_behind(tmp_path, checkpoint_path, folder):
 
 def test_damage_is_an_error_that_names_a_place(folder, tmp_path, checkpoint_path):
     archive = tmp_path / "a.osoa"
-    osoa_pl.compress(folder, archive, checkpoint=checkpoint_path, settings=SMALL)
+    osoa_pl.compress(folder, archive, checkpoint=checkpoint_path, settings=SMALL, model_only=True)
     data = archive.read_bytes()
     reference = osoa_pl.decompress(archive, checkpoint=checkpoint_path)
     rng = np.random.default_rng(0)
@@ -187,7 +197,7 @@ def test_damage_is_an_error_that_names_a_place(folder, tmp_path, checkpoint_path
 def test_damaged_segment_is_named(tmp_path, checkpoint_path):
     images = np.stack([picture(16, 16, 3, i) for i in range(12)])
     archive, out = tmp_path / "a.osoa", tmp_path / "out"
-    osoa_pl.compress(images, archive, checkpoint=checkpoint_path, settings=SMALL)
+    osoa_pl.compress(images, archive, checkpoint=checkpoint_path, settings=SMALL, model_only=True)
     data = bytearray(archive.read_bytes())
     data[data.index(b"OSEG", data.index(b"OSEG") + 1) + 200] ^= 4
     archive.write_bytes(bytes(data))

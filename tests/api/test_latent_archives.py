@@ -34,7 +34,9 @@ def digits(count: int, binary: bool = False) -> np.ndarray:
 @pytest.mark.parametrize("adaptation", ["none", "online", "auto"])
 def test_round_trip(name: str, adaptation: str, tmp_path: Path) -> None:
     data = digits(40, name == "mnist-binary")
-    result = osoa_pl.compress(data, tmp_path / "a.osoa", checkpoint=name, adaptation=adaptation)
+    result = osoa_pl.compress(
+        data, tmp_path / "a.osoa", checkpoint=name, adaptation=adaptation, model_only=True
+    )
     with osoa_pl.open_archive(tmp_path / "a.osoa") as archive:
         for number, image in enumerate(archive):
             np.testing.assert_array_equal(image[..., 0], data[number])
@@ -51,7 +53,9 @@ def test_every_command_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for number, image in enumerate(digits(12)):
         Image.fromarray(image).save(folder / f"{number}.png")
     archive, out = str(tmp_path / "a.osoa"), str(tmp_path / "out")
-    assert main(["compress", str(folder), "-o", archive, "--checkpoint", "mnist"]) == 0
+    assert (
+        main(["compress", str(folder), "-o", archive, "--checkpoint", "mnist", "--model-only"]) == 0
+    )
     assert main(["verify", archive, "--checkpoint", "mnist"]) == 0
     assert main(["list", archive]) == 0
     assert main(["info", archive]) == 0

@@ -34,7 +34,7 @@ def archive(pictures: Path, checkpoint_path: str, tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("out") / "pictures.osoa"
     ran = run_command(
         "compress", pictures, "-o", path, "--checkpoint", checkpoint_path, "--embed-checkpoint",
-        "--adaptation", "online", "--segment", 1, "-j", 1,
+        "--adaptation", "online", "--segment", 1, "--threads", 1, "--model-only",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert ran.out == ""
@@ -71,6 +71,7 @@ def test_compress_summary(osoa: Osoa, pictures: Path, checkpoint_path: str, tmp_
     folder = tmp_path / "copy"
     shutil.copytree(pictures, folder)
     words = ("compress", folder, "-o", folder / "a.osoa", "--checkpoint", checkpoint_path, "--json")
+    words = (*words, "--model-only")
     first = osoa(*words)
     assert first.code == 0
     data = (folder / "a.osoa").read_bytes()
@@ -113,16 +114,16 @@ def test_files_alone(osoa: Osoa, tmp_path: Path) -> None:
 def test_list_and_info(osoa: Osoa, archive: Path) -> None:
     text = osoa("list", archive)
     assert [line.split()[0] for line in text.out.splitlines()][0] == "kind"
-    assert "13x9x3" in text.out and "3x5x6x3" in text.out and "sub/grey.png" in text.out
+    assert "13x9 rgb8" in text.out and "3x5x6 rgb8" in text.out and "sub/grey.png" in text.out
     items = osoa("list", archive, "--json").last
     assert items["type"] == "list"
     names = [item["name"] for item in items["items"]]
-    assert names == ["img2.png", "img10.png", "notes.txt", "stack.npy", "sub/grey.png"]
+    assert names == ["img2.png", "img10.png", "notes.txt", "stack.npy", "sub", "sub/grey.png"]
     assert items["items"][3]["images"] == 3 and items["items"][3]["shape"] == [3, 5, 6, 3]
 
     info = osoa("info", archive, "--json").last
     assert info["type"] == "info" and info["embedded"] and info["checkpoint"] == "small"
-    parts = ("segment", "table", "file", "checkpoint", "container")
+    parts = ("segment", "plane", "table", "file", "checkpoint", "container")
     assert sum(info[f"{part}_bytes"] for part in parts) == info["archive_bytes"]
     assert info["archive_bytes"] == archive.stat().st_size
     assert info["settings"]["segment_batches"] == 1

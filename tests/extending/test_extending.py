@@ -156,7 +156,12 @@ def test_adapts_and_comes_back_with_any_threads(folder: Path, tmp_path: Path) ->
             torch.set_num_threads(threads)
             out = tmp_path / f"{threads}.osoa"
             osoa_pl.compress(
-                images, out, checkpoint=checkpoint, adaptation="online", step_size=0.02
+                images,
+                out,
+                checkpoint=checkpoint,
+                adaptation="online",
+                step_size=0.02,
+                model_only=True,
             )
             archives.append(out.read_bytes())
         restored = osoa_pl.decompress(tmp_path / "1.osoa", checkpoint=checkpoint)
@@ -164,7 +169,9 @@ def test_adapts_and_comes_back_with_any_threads(folder: Path, tmp_path: Path) ->
         torch.set_num_threads(before)
     assert archives[0] == archives[1]
     assert all(np.array_equal(a, b) for a, b in zip(images, restored, strict=True))
-    osoa_pl.compress(images, tmp_path / "plain.osoa", checkpoint=checkpoint, adaptation="none")
+    osoa_pl.compress(
+        images, tmp_path / "plain.osoa", checkpoint=checkpoint, adaptation="none", model_only=True
+    )
     assert len(archives[0]) < (tmp_path / "plain.osoa").stat().st_size
 
 

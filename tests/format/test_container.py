@@ -164,7 +164,7 @@ def test_not_an_archive_and_newer(tmp_path: Path) -> None:
         ArchiveReader(path)
     text = json.dumps({"format": FORMAT_VERSION + 2}).encode()
     raw_zip(path, {"mimetype": MIMETYPE, "manifest.json": text})
-    with pytest.raises(ArchiveError, match="newer version: format 3, this version reads up to 1"):
+    with pytest.raises(ArchiveError, match="newer version: format 4, this version reads up to 2"):
         ArchiveReader(path)
     with pytest.raises(UsageError, match="no such file"):
         ArchiveReader(tmp_path / "missing")
@@ -242,13 +242,13 @@ def test_damage_names_the_member(tmp_path: Path) -> None:
     data[data.index(b"hello")] ^= 1
     with (
         ArchiveReader(io.BytesIO(bytes(data))) as archive,
-        pytest.raises(DamagedArchiveError, match="ə b.txt.* is damaged"),
+        pytest.raises(DamagedArchiveError, match=r"ə b.txt' \(bytes \d+ to \d+\) fails its"),
     ):
         archive.read("files/ünï cödé/ə b.txt")
     with (
         ArchiveReader(io.BytesIO(bytes(data))) as archive,
         archive.open("files/ünï cödé/ə b.txt") as stream,
-        pytest.raises(DamagedArchiveError, match="is damaged"),
+        pytest.raises(DamagedArchiveError, match="fails its checksum"),
     ):
         stream.read()
 

@@ -14,22 +14,26 @@ from hypothesis import strategies as st
 
 from osoa_pl.errors import DamagedArchiveError
 from osoa_pl.format.items import array_layout, pack, unpack
-from osoa_pl.format.names import clash, name_problem, portable_name
+from osoa_pl.format.names import clash, given_problem, name_problem, portable_name
 from osoa_pl.types import Item
 
 ITEMS = [
-    Item("a/ü b.png", "image", "png", 3, 5, 7, before=b"\0\1", after=b"\2"),
-    Item("x.webp", "image", "webp", 3, 5, 7),
-    Item("000.png", "image", "png", 1, 5, 7, shape=(5, 7)),
-    Item("n.npz", "array", "npz", 1, 5, 7, shape=(2, 5, 7), key="k", deflated=True),
-    Item("n.npz", "array", "npz", 3, 5, 7, shape=(2, 5, 7, 3), key="l"),
-    Item("t.gz", "array", "idx", 1, 5, 7, shape=(2, 5, 7)),
-    Item("notes.txt", "file", member="files/notes.txt", size=0, codec="xz"),
+    Item("a/ü b.png", "image", "png", "rgb8", 5, 7, before=b"\0\1", after=b"\2"),
+    Item("x.webp", "image", "webp", "rgb8", 5, 7),
+    Item("000.png", "image", "png", "grey8", 5, 7, shape=(5, 7)),
+    Item("n.npz", "array", "npz", "grey8", 5, 7, shape=(2, 5, 7), key="k", deflated=True),
+    Item("n.npz", "array", "npz", "rgb8", 5, 7, shape=(2, 5, 7, 3), key="l"),
+    Item("t.gz", "array", "idx", "grey8", 5, 7, shape=(2, 5, 7)),
+    Item("notes.txt", "file", size=0, codec="xz", mtime=1_700_000_000_123_456_789),
+    Item("old.txt", "file", size=0, codec="xz", same=6, mtime=-5, given=b"old.txt"),
+    Item("p.png", "image", "png", "rgba8", 5, 7, coded="mp"),
+    Item("q.png", "image", "png", "rgba8", 5, 7, coded="dd", reference=9, mtime=7),
+    Item("empty", "folder"),
 ]
 
 
 def table(*entries: Any) -> bytes:
-    return zlib.compress(json.dumps(list(entries)).encode())
+    return zlib.compress("".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
 
 def test_round_trip() -> None:
@@ -37,10 +41,10 @@ def test_round_trip() -> None:
     assert unpack(pack([]), "t") == []
     assert [item.output_name for item in ITEMS[:2]] == ["a/ü b.png", "x.webp.png"]
     assert ITEMS[5].output_name == "t"
-    assert [item.count for item in ITEMS] == [1, 1, 1, 2, 2, 2, 0]
+    assert [item.count for item in ITEMS] == [1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 0]
 
 
-GREY: dict[str, Any] = {"kind": "image", "source": "png", "channels": 1, "height": 2, "width": 2}
+GREY: dict[str, Any] = {"kind": "image", "source": "png", "mode": "grey8", "height": 2, "width": 2}
 BAD_NAMES = (
     *("", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\\b", "C:a", "c:/a", "a\0b", "a\nb"),
     *("con", "sub/NUL.txt", "Lpt1", "com¹.x", "a.", "a ", "b./c", "x" * 300, "\x7f", "aux .h"),
@@ -72,7 +76,7 @@ def test_clashing_names(names: tuple[str, str]) -> None:
 
 
 def test_output_names_may_clash_too() -> None:
-    items = [Item("a", "image", "bmp", 1, 2, 2), Item("a.png", "image", "png", 1, 2, 2)]
+    items = [Item("a", "image", "bmp", "grey8", 2, 2), Item("a.png", "image", "png", "grey8", 2, 2)]
     with pytest.raises(DamagedArchiveError, match="clash"):
         unpack(pack(items), "t")
 
@@ -80,8 +84,19 @@ def test_output_names_may_clash_too() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"channels": 2},
-        {"channels": True},
+        {"mode": "cmyk8"},
+        {"mode": 1},
+        {"channels": 1},
+        {"coded": "x"},
+        {"coded": "mm"},
+        {"coded": "d"},
+        {"reference": 0},
+        {"same": 0},
+        {"same": -2},
+        {"mtime": 1 << 80},
+        {"given": "Li4vYS5wbmc="},
+        {"given": "Yi5wbmc="},
+        {"codec": "xz"},
         {"height": 0},
         {"height": -1},
         {"width": 1 << 40},
@@ -106,27 +121,83 @@ def test_output_names_may_clash_too() -> None:
     ],
 )
 def test_bad_entries(change: dict[str, Any]) -> None:
-    with pytest.raises(DamagedArchiveError, match="t: entry 0"):
+    with pytest.raises(DamagedArchiveError, match="t: (entry 0|'a.png')"):
         unpack(table({"name": "a.png", **GREY, **change}), "t")
 
 
 def test_sound_alone_but_not_together() -> None:
-    grey = Item("a.png", "image", "png", 1, 100, 100)
+    grey = Item("a.png", "image", "png", "grey8", 100, 100)
     with pytest.raises(DamagedArchiveError, match="10000 pixels"):
         unpack(pack([grey]), "t", max_pixels=9999)
-    member = Item("n.npz", "array", "npz", 1, 5, 7, shape=(2, 5, 7), key="k")
+    member = Item("n.npz", "array", "npz", "grey8", 5, 7, shape=(2, 5, 7), key="k")
     with pytest.raises(DamagedArchiveError, match="two arrays"):
         unpack(pack([member, member]), "t")
     with pytest.raises(DamagedArchiveError, match="clash"):
         unpack(pack([member, grey, ITEMS[4]]), "t")
-    first, second = Item("a", "file", member="m"), Item("b", "file", member="m")
-    with pytest.raises(DamagedArchiveError, match="share"):
-        unpack(pack([first, second]), "t")
+    for second in (
+        Item("b.png", "image", "png", "rgb8", 100, 100, same=0),
+        Item("b.png", "image", "png", "grey8", 100, 99, same=0),
+        Item("b", "file", same=0),
+        Item("b.png", "image", "png", "grey8", 100, 100, same=1),
+    ):
+        with pytest.raises(DamagedArchiveError, match="no copy"):
+            unpack(pack([grey, second]), "t")
+    copy = Item("b.png", "image", "png", "grey8", 100, 100, same=0)
+    for third in (
+        Item("c.png", "image", "png", "grey8", 100, 100, coded="d", reference=1),
+        Item("c.png", "image", "png", "grey8", 100, 100, coded="d", reference=2),
+        Item("c.png", "image", "png", "rgb8", 100, 100, coded="d", reference=0),
+    ):
+        with pytest.raises(DamagedArchiveError, match="no such reference"):
+            unpack(pack([grey, copy, third]), "t")
+    large = [
+        Item(f"{n}.png", "image", "png", "rgb8", 4096, 4096, coded="d" if n else "",
+             reference=0 if n else -1)
+        for n in range(3)
+    ]  # fmt: skip
+    with pytest.raises(DamagedArchiveError, match="too far back"):
+        unpack(pack(large), "t")
+
+
+def test_names_of_their_own() -> None:
+    for own, name in (
+        (b"a\\b", "a_b"),
+        (b"A.png", "A~2.png"),
+        (b"x\xff", "x\ufffd"),
+        (b"CON", "_CON"),
+    ):
+        assert given_problem(own, name) is None, own
+    for own, name in (
+        *(
+            (b"../a", "a"),
+            (b"/a", "a"),
+            (b"a/../b", "b"),
+            (b"x/a", "a"),
+            (b"b", "a"),
+            (b"a\0", "a_"),
+        ),
+        *((b"", "a"), (b"a/b", "a_b"), (b"y" * 300, "y" * 300), (b"./a", "a")),
+    ):
+        assert given_problem(own, name) is not None, own
+
+
+def test_the_first_format() -> None:
+    entries = [
+        {"name": "a.png", "kind": "image", "source": "png", "channels": 3, "height": 2, "width": 3},
+        {"name": "b", "kind": "file", "member": "files/b", "size": 4},
+    ]
+    data = zlib.compress(json.dumps(entries).encode())
+    expected = [Item("a.png", "image", "png", "rgb8", 2, 3), Item("b", "file", size=4)]
+    assert unpack(data, "t", version=1) == expected
+    entries[0]["channels"] = 2
+    with pytest.raises(DamagedArchiveError, match="entry 0"):
+        unpack(zlib.compress(json.dumps(entries).encode()), "t", version=1)
 
 
 def test_bytes_that_are_no_table() -> None:
     data = pack(ITEMS)
-    bad = [b"", data[:-1], data + b"x", zlib.compress(b"{}"), zlib.compress(b"[1]")]
+    bad = [b"", data[:-1], data + b"x", zlib.compress(b"{}"), zlib.compress(b"[1]\n")]
+    bad += [zlib.compress(b"{}\n" * 3)]
     bad += [zlib.compress(b"[" * 10**5), zlib.compress(b"\xff"), zlib.compress(b"[NaN]")]
     for text in bad:
         with pytest.raises(DamagedArchiveError):

@@ -7,6 +7,7 @@ import pytest
 from fakes import picture, small_model
 
 from osoa_pl.errors import DamagedArchiveError, InputError, PortabilityError, UsageError
+from osoa_pl.format.partial import PartialFolder
 from osoa_pl.models.local_ar import LocalAutoregressive
 from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
 from osoa_pl.online import auto
@@ -14,7 +15,9 @@ from osoa_pl.online.none import NoAdaptation
 from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import BatchSettings, batches, segments
 from osoa_pl.online.policy import from_manifest
+from osoa_pl.online.prices import UNIT, prices
 from osoa_pl.online.session import Session
+from osoa_pl.online.trajectory import Trajectory
 
 SETTINGS = BatchSettings(batch_pixels=256, first_pixels=64, segment_batches=3, streams=3)
 SHAPES = [(13, 17), (1, 1), (20, 9), (5, 30), (9, 1), (1, 300), (40, 41), (3, 4), (16, 16)]
@@ -147,22 +150,89 @@ def test_batches_cover_every_row_once_in_order():
     assert all(len(group) == SETTINGS.segment_batches for group in groups[:-1])
 
 
-def test_auto_is_never_larger_than_none():
+def test_auto_is_never_larger_than_none(tmp_path):
     rng = np.random.default_rng(3)
     noise = [rng.integers(0, 256, (16, 16, 1), dtype=np.uint8) for _ in range(12)]
     flat = [np.full((16, 16, 1), 7, np.uint8)] * 12
-    for made in (images(1), noise, flat):
-        shapes = [i.shape[:2] for i in made]
+    for number, made in enumerate((images(1), noise, flat)):
+        chosen = choose(tmp_path, f"{number}", made)
+        plain = trajectory(tmp_path, f"{number}-plain", made, NoAdaptation())
+        plain.run()
+        assert chosen.record.cost <= plain.record.cost
+        folder = PartialFolder(tmp_path)
+        sizes = [folder.size(chosen.file(i)) for i in range(len(chosen.record.sizes))]
+        assert sizes == chosen.record.sizes
 
-        def encode(policy, made=made, shapes=shapes):
-            return session(1, policy, shapes=shapes).encode(made)
 
-        with (
-            auto.choose(encode, (5e-4, 1e-3)) as chosen,
-            auto.code(encode, NoAdaptation()) as plain,
-        ):
-            assert chosen.total <= plain.total
-            assert sum(len(member) for member in chosen.members()) == chosen.total
+def trajectory(place, name, made, policy):
+    """A trajectory over grey images, kept in the folder `place`."""
+
+    def begin(policy):
+        shapes = [image.shape[:2] for image in made]
+        started = session(1, policy, shapes=shapes)
+        started.begin(made)
+        return started
+
+    return Trajectory(PartialFolder(place), name, "key", policy, begin)
+
+
+def choose(place, name, made):
+    """The one that `auto` takes."""
+
+    def start(policy):
+        size = policy.to_dict().get("step_size", 0)
+        return trajectory(place, f"{name}-{size:g}", made, policy)
+
+    moves = auto.choose(start, (5e-4, 1e-3))
+    try:
+        while True:
+            next(moves).run()
+    except StopIteration as done:
+        return done.value
+
+
+def test_a_trajectory_goes_on_where_it_ended(tmp_path):
+    made = images(1)
+    whole = trajectory(tmp_path, "whole", made, OnlineAdaptation())
+    whole.run()
+    count = len(whole.record.sizes)
+    assert count > 2 and whole.done and len(whole.prices) == len(made)
+    folder = PartialFolder(tmp_path)
+    expected = [folder.read(whole.file(i)) for i in range(count)]
+    for made_before in range(1, count):
+        name = f"cut-{made_before}"
+        trajectory(tmp_path, name, made, OnlineAdaptation()).run(made_before)
+        rest = trajectory(tmp_path, name, made, OnlineAdaptation())
+        assert len(rest.record.sizes) == made_before
+        rest.run()
+        assert [folder.read(rest.file(i)) for i in range(count)] == expected
+        assert rest.record == whole.record and rest.prices == whole.prices
+    again = trajectory(tmp_path, "cut-1", made, OnlineAdaptation())
+    assert again.done and again.record == whole.record
+
+
+def test_nothing_that_was_kept_is_trusted(tmp_path):
+    made, folder = images(1), PartialFolder(tmp_path)
+    first = trajectory(tmp_path, "t", made, OnlineAdaptation())
+    first.run()
+    state, segment = folder.read("t/state"), folder.read(first.file(0))
+    rng = np.random.default_rng(1)
+    for name, data in (("t/state", state), (first.file(0), segment)):
+        for _ in range(20):
+            damaged = bytearray(data)
+            damaged[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+            folder.write(name, bytes(damaged))
+            assert not trajectory(tmp_path, "t", made, OnlineAdaptation()).record.sizes
+        folder.remove(name)
+        assert not trajectory(tmp_path, "t", made, OnlineAdaptation()).record.sizes
+        folder.write(name, data)
+    assert trajectory(tmp_path, "t", made, OnlineAdaptation()).done
+
+
+def test_prices_are_those_of_the_segments():
+    frequency = np.array([1, 2, 3, 1000, 1 << 19, (1 << 20) - 1, 1 << 20])
+    exact = 20 - np.log2(frequency)
+    np.testing.assert_allclose(prices(frequency, 20) / UNIT, exact, atol=2e-4)
 
 
 def test_policies_come_back_from_the_manifest():

@@ -1,0 +1,286 @@
+"""The pictures of one part, decoded in order: planes of the model, plain planes, differences."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from osoa_pl.api.manifest import PartInfo, ShardInfo
+from osoa_pl.api.members import block_member, segment_member
+from osoa_pl.data.collection import Planes
+from osoa_pl.errors import DamagedArchiveError
+from osoa_pl.format import segment as segment_format
+from osoa_pl.format.blocks import BlockReader
+from osoa_pl.format.container import ArchiveReader
+from osoa_pl.models import zoo
+from osoa_pl.models.checkpoint import Checkpoint
+from osoa_pl.online import policy as policies
+from osoa_pl.online.plan import BatchSettings, clean_start, clean_start_after
+from osoa_pl.online.session import Session
+from osoa_pl.types import Item
+
+Place = tuple[int, int]
+"""(index of the item, number of the picture within it)."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Pictures begin .. begin + count - 1 of an item; `number`: of the first, in the archive."""
+
+    index: int
+    item: Item
+    number: int
+    begin: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What it takes to decode an archive, whatever the part."""
+
+    reader: ArchiveReader
+    settings: BatchSettings
+    seed: int
+    checkpoint: Callable[[], Checkpoint]
+    device: str = "cpu"
+    threads: int | None = None
+    watch: Callable[[int], None] | None = None
+    """Called with samples as they are decoded."""
+
+
+class PartDecoder:
+    """Decodes one part. `spans`: makes an iterator over its pictures, in order.
+
+    keep_going: what is damaged gives None instead of an error, and goes into `problems`.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        number: int,
+        part: PartInfo,
+        spans: Callable[[], Iterator[Span]],
+        *,
+        keep_going: bool = False,
+    ) -> None:
+        self._decoding, self._number, self._part = decoding, number, part
+        self._spans, self._keep_going = spans, keep_going
+        self.problems: list[str] = []
+
+    def pictures(
+        self, wanted: Container[int] | None = None, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Place, Planes | None]]:
+        """The pictures of the items `wanted` (None: all) with numbers from `start` to `stop`.
+
+        What they refer to has to be among them. Only segments and blocks that are needed are read.
+        Raises DamagedArchiveError, PortabilityError naming the segment.
+        """
+        where = f"{self._decoding.reader.label}: part {self._number}"
+        blocks = BlockReader(self._part.blocks, self._read_block, where)
+        runs = {channels: _PlaneRun(self, s) for channels, s in self._part.shards.items()}
+        last_use = self._last_uses()
+        held: dict[int, Planes | None] = {}
+        for span in self._spans():
+            item, shape = span.item, (span.item.height, span.item.width)
+            for offset in range(span.count):
+                number = span.number + offset
+                if stop is not None and number >= stop:
+                    return
+                taken = number >= start and (wanted is None or span.index in wanted)
+                planes: Planes = []
+                lost = False
+                for channels, letter in item.planes:
+                    if letter == "m":
+                        run = runs.get(channels)
+                        if run is None:
+                            raise DamagedArchiveError(f"{where}: has no shard for {item.name!r}")
+                        plane = run.take(shape, skip=not taken)
+                    else:
+                        size = (*shape, channels)
+                        plane = self._plain(blocks, size, skip=not taken)
+                        if letter == "d" and plane is not None and taken:
+                            plane = _added(plane, held.get(item.reference), len(planes))
+                    lost = lost or plane is None
+                    if plane is not None:
+                        planes.append(plane)
+                if not taken:
+                    continue
+                if number in last_use:
+                    held[number] = None if lost else planes
+                if last_use.get(item.reference) == number:
+                    held.pop(item.reference, None)
+                yield (span.index, span.begin + offset), None if lost else planes
+        for run in runs.values():
+            run.end()
+
+    def _last_uses(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        if any(shard for shard in self._part.blocks):
+            for span in self._spans():
+                if span.item.reference != -1:
+                    found[span.item.reference] = span.number
+        return found
+
+    def _plain(
+        self, blocks: BlockReader, shape: tuple[int, int, int], *, skip: bool
+    ) -> np.ndarray | None:
+        place = blocks.place(int(np.prod(shape)))
+        if skip:
+            return None
+        try:
+            return np.frombuffer(blocks.read(place), np.uint8).reshape(shape)
+        except DamagedArchiveError as error:
+            self.problem(error)
+            return None
+
+    def problem(self, error: DamagedArchiveError) -> None:
+        """Note the error and go on, or raise it."""
+        if not self._keep_going:
+            raise error
+        if str(error) not in self.problems:
+            self.problems.append(str(error))
+
+    def _read_block(self, index: int) -> bytes:
+        return self._decoding.reader.read(block_member(self._number, index))
+
+    @property
+    def decoding(self) -> Decoding:
+        """What the runs need too."""
+        return self._decoding
+
+    def shapes(self, channels: int) -> Iterator[tuple[int, int]]:
+        """(height, width) of the planes that the shard of so many channels holds, in order."""
+        # Lazy: a few bytes of a table may claim more images than fit into memory.
+        for span in self._spans():
+            planes = sum(
+                1 for kind, letter in span.item.planes if (kind, letter) == (channels, "m")
+            )
+            if planes:
+                shape = (span.item.height, span.item.width)
+                yield from itertools.repeat(shape, span.count * planes)
+
+
+def _added(plane: np.ndarray, base: Planes | None, index: int) -> np.ndarray | None:
+    return None if base is None else plane + base[index]
+
+
+class _PlaneRun:
+    """The planes of one shard, taken or skipped one after the other."""
+
+    def __init__(self, part: PartDecoder, shard: ShardInfo) -> None:
+        self._part, self._shard = part, shard
+        self._run: Iterator[np.ndarray] | None = None
+        self._passed = 0
+        self._reached = 0
+        """Plane that the run gives next."""
+        self._lost_before = 0
+        """Planes up to here cannot be decoded."""
+        self._segment = 0
+
+    def take(self, shape: tuple[int, int], *, skip: bool) -> np.ndarray | None:
+        """The next plane uint8 (h, w, c); None where it is to `skip`, or is lost."""
+        number, self._passed = self._passed, self._passed + 1
+        if skip:
+            return None
+        while True:
+            if number < self._lost_before:
+                return None
+            try:
+                plane = self._decode(number)
+                break
+            except DamagedArchiveError as error:
+                self._part.problem(error)
+                self._recover()
+        if plane.shape[:2] != shape:
+            raise DamagedArchiveError(
+                f"{self._part.decoding.reader.label}: shard {self._shard.number}: "
+                f"found a plane {plane.shape[:2]}, expected {shape}"
+            )
+        return plane
+
+    def end(self) -> None:
+        """After the last plane: the run must be at its end too."""
+        if self._run is None or self._reached != self._shard.images:
+            return
+        try:
+            if next(self._run, None) is not None:
+                raise DamagedArchiveError(f"shard {self._shard.number} has planes left over")
+        except DamagedArchiveError as error:
+            self._part.problem(error)
+
+    def _decode(self, number: int) -> np.ndarray:
+        if self._run is None:
+            self._begin(number)
+        assert self._run is not None
+        while True:
+            plane = next(self._run, None)
+            if plane is None:
+                raise DamagedArchiveError(
+                    f"{self._part.decoding.reader.label}: shard {self._shard.number}: "
+                    f"plane {number} is missing"
+                )
+            self._reached += 1
+            if self._reached == number + 1:
+                return plane
+
+    def _begin(self, number: int) -> None:
+        """Start a run that comes to plane `number`."""
+        shard, decoding = self._shard, self._part.decoding
+        skip = first = 0
+        if shard.policy.get("name") == "none" and number:
+            shapes = self._part.shapes(shard.channels)
+            skip, first = clean_start(shapes, decoding.settings, number)
+        model, moment = zoo.build(
+            decoding.checkpoint(), shard.channels, device=decoding.device, threads=decoding.threads
+        )
+        watch = decoding.watch
+        session = Session(
+            model, policies.from_manifest(shard.policy), moment,
+            self._part.shapes(shard.channels), decoding.settings, seed=decoding.seed,
+            shard=shard.number,
+            watch=None if watch is None else lambda pixels: watch(pixels * shard.channels),
+        )  # fmt: skip
+        self._segment, self._reached = skip, first
+        self._run = self._located(
+            session.decode(self._segments(skip), decoding.reader.label, skip=skip)
+        )
+
+    def _segments(self, skip: int) -> Iterator[tuple[segment_format.SegmentHeader, list[Any]]]:
+        reader, number = self._part.decoding.reader, self._shard.number
+        for index in range(skip, len(self._shard.segment_bytes)):
+            self._segment = index
+            name, where = segment_member(number, index), f"shard {number}, segment {index}"
+            try:
+                data = reader.read(name)
+            except DamagedArchiveError as error:
+                raise DamagedArchiveError(f"{reader.label}: {where}: {error}") from error
+            yield segment_format.unpack(data, f"{reader.label}: {where}")
+
+    def _located(self, run: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The run, its errors with the place in the file and what is intact."""
+        try:
+            yield from run
+        except DamagedArchiveError as error:
+            segment, count = self._segment, len(self._shard.segment_bytes)
+            name = segment_member(self._shard.number, segment)
+            try:
+                place = f" at byte {self._part.decoding.reader.offset(name)}"
+            except DamagedArchiveError:
+                place = ""
+            intact = f"segments 0-{segment - 1} are intact" if segment else "none before it"
+            raise DamagedArchiveError(
+                f"{error} (segment {segment} of {count}{place}; {intact})", error.hint
+            ) from error
+
+    def _recover(self) -> None:
+        """Find the next plane that can be decoded without the damaged segment."""
+        self._run = None
+        self._lost_before = self._shard.images
+        if self._shard.policy.get("name") == "none":
+            shapes = self._part.shapes(self._shard.channels)
+            plane = clean_start_after(shapes, self._part.decoding.settings, self._segment)
+            self._lost_before = self._shard.images if plane is None else plane

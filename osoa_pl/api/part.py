@@ -1,0 +1,436 @@
+"""One part of an archive being made: which trajectories are run, and what is kept of them.
+
+A part is a stretch of pictures with everything that decodes them: at most one shard for RGB and
+one for grey planes, and blocks of plain ones. Parts know nothing of each other, so any number of
+processes may code them, and any may be read alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osoa_pl.api.members import block_member, segment_member
+from osoa_pl.api.survey import Choice, Piece, settle, survey
+from osoa_pl.data.collection import Planes
+from osoa_pl.format.blocks import BlockWriter
+from osoa_pl.format.partial import PartialFolder
+from osoa_pl.models import zoo
+from osoa_pl.models.base import LatentModel, Model
+from osoa_pl.models.checkpoint import Checkpoint, metadata
+from osoa_pl.online import auto
+from osoa_pl.online.none import NoAdaptation
+from osoa_pl.online.online import OnlineAdaptation
+from osoa_pl.online.plan import BatchSettings
+from osoa_pl.online.policy import Policy, from_manifest
+from osoa_pl.online.prices import UNIT
+from osoa_pl.online.session import Session
+from osoa_pl.online.trajectory import Move, Trajectory
+from osoa_pl.types import ARITHMETIC_VERSION, MODES
+
+Adaptation = Literal["auto", "online", "none"]
+
+_LEAST_GAIN = 64
+"""Bytes that another round has to promise, beside its share of the part."""
+_PROBE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class CodingOptions:
+    """What decides the bytes of a part beside its pictures, and where its model runs."""
+
+    checkpoint: Checkpoint
+    settings: BatchSettings
+    seed: int
+    adaptation: Adaptation
+    step_size: float
+    step_sizes: tuple[float, ...]
+    device: str = "cpu"
+    threads: int | None = None
+    measure: bool = False
+    model_only: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the bytes."""
+        return {
+            "arithmetic": ARITHMETIC_VERSION,
+            "checkpoint": self.checkpoint.sha256,
+            "seed": self.seed,
+            "settings": self.settings.to_dict(),
+            "adaptation": self.adaptation,
+            "step size": self.step_size,
+            "model only": self.model_only,
+        }
+
+
+@dataclass
+class PartResult:
+    """What a part came to; plain enough for JSON."""
+
+    number: int
+    choices: list[tuple[str, int, bool]]
+    """(letters, reference, kept) of each piece."""
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    """Manifest entries."""
+    blocks: list[tuple[int, int]] = field(default_factory=list)
+    """(raw, coded) bytes."""
+    members: list[tuple[str, str]] = field(default_factory=list)
+    """(archive member, file in the folder)."""
+    code_bytes: int = 0
+
+
+@dataclass
+class _Round:
+    """One way to code the part, carried out."""
+
+    choices: list[Choice]
+    shards: dict[int, Trajectory]
+    blocks: list[tuple[int, int]]
+    block_files: list[str]
+    total: int
+    """Bytes of segments, blocks and files kept as they are."""
+
+
+class PartCoder:
+    """Codes one part: make its `moves` one after the other, then ask for the `result`.
+
+    watch: called with samples coded, and how many more there are to code than was told before.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        pieces: Sequence[Piece],
+        options: CodingOptions,
+        folder: PartialFolder,
+        watch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.number, self.pieces, self.options = number, pieces, options
+        self._folder, self._watch = folder, watch
+        self._place = f"part-{number:04d}"
+        about = metadata(options.checkpoint)
+        self._kinds = frozenset(c for c, kind in zoo.KINDS.items() if kind in about["models"])
+        self._final: _Round | None = None
+        self._made: list[Trajectory] = []
+
+    @property
+    def key(self) -> str:
+        """Digest of all that decides the part's bytes."""
+        facts = [
+            (p.number, p.begin, p.count, p.entry.size, p.entry.stamp, repr(p.entry.item))
+            for p in self.pieces
+        ]
+        text = json.dumps([self.number, self.options.identity(), facts])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def moves(self) -> Generator[Move, None, None]:
+        """Trajectories to be run, each as far as its move says before the next is asked for."""
+        direct = self._direct()
+        if self.options.model_only:
+            letters = ["m" * len(MODES[p.entry.item.mode].planes) for p in self.pieces]
+            self._final = yield from self._round(0, [Choice(each) for each in letters], {})
+            return
+        choices = survey(self.pieces, self._kinds, not direct)
+        best = yield from self._round(0, choices, {})
+        if direct:
+            settled, saved = settle(self.pieces, choices, self._bytes_of(best))
+            if saved > max(_LEAST_GAIN, best.total // 2000):
+                policies = {c: t.record.policy for c, t in best.shards.items()}
+                other = yield from self._round(1, settled, policies)
+                best = min(best, other, key=lambda made: made.total)
+        if self.options.adaptation == "auto":
+            for version, channels in enumerate((3, 1), 2):
+                if channels in best.shards and self._may_be_plain(best, channels):
+                    best = min(best, self._plain_round(version, best, channels), key=_total)
+        self._final = best
+
+    def result(self) -> PartResult:
+        """After the last move."""
+        final = self._final
+        assert final is not None
+        made = PartResult(
+            self.number, [(c.letters, c.reference, c.kept) for c in final.choices],
+            blocks=final.blocks,
+        )  # fmt: skip
+        for channels, trajectory in sorted(final.shards.items(), reverse=True):
+            number = self._shard_number(channels)
+            images = sum(1 for _ in self._shapes(final.choices, channels))
+            made.shards.append(_shard_entry(number, channels, trajectory, images))
+            made.members += [
+                (segment_member(number, index), trajectory.file(index))
+                for index in range(len(trajectory.record.sizes))
+            ]
+        made.members += [
+            (block_member(self.number, index), name) for index, name in enumerate(final.block_files)
+        ]
+        return made
+
+    def kept_result(self) -> PartResult | None:
+        """The result of an equal part that an earlier run has finished in this folder."""
+        try:
+            kept = json.loads(self._folder.read(f"{self._place}/result") or b"{}")
+            if kept.pop("key", None) != self.key:
+                return None
+            made = PartResult(**kept)
+            sizes = [e["bytes"] for s in made.shards for e in s["segments"]]
+            sizes += [coded for _, coded in made.blocks]
+            found = [self._folder.size(name) for _, name in made.members]
+        except (ValueError, TypeError, KeyError):
+            return None
+        return made if found == sizes else None
+
+    def keep_result(self) -> PartResult:
+        """The result after the last move, noted in the folder; what was not taken is removed."""
+        made = self.result()
+        text = json.dumps({"key": self.key, **vars(made)})
+        self._folder.write(f"{self._place}/result", text.encode())
+        self._clean_up()
+        return made
+
+    def _clean_up(self) -> None:
+        final = self._final
+        kept = set() if final is None else {t.name for t in final.shards.values()}
+        for trajectory in self._made:
+            if trajectory.name not in kept:
+                trajectory.drop()
+        used = set() if final is None else set(final.block_files)
+        for name in self._folder.names(f"{self._place}/blocks"):
+            if name not in used:
+                self._folder.remove(name)
+
+    def model(self, channels: int) -> Model:
+        """A new model at theta_0 for planes of so many channels."""
+        options = self.options
+        return zoo.build(
+            options.checkpoint, channels, device=options.device, threads=options.threads
+        )[0]
+
+    def _direct(self) -> bool:
+        """Whether the model takes planes of any size, and tells what each costs."""
+        return not isinstance(self.model(max(self._kinds)), LatentModel)
+
+    def _shard_number(self, channels: int) -> int:
+        return 2 * self.number + (channels == 1)
+
+    def _round(
+        self, version: int, choices: list[Choice], policies: dict[int, dict[str, Any]]
+    ) -> Generator[Move, None, _Round]:
+        shards: dict[int, Trajectory] = {}
+        for channels in (3, 1):
+            shapes = [plane for plane in self._shapes(choices, channels)]
+            if not shapes:
+                continue
+            zoo.check_sizes(self.options.checkpoint, channels, shapes)
+            begin = self._starter(version, choices, channels, shapes)
+            if channels in policies:
+                runs = auto.fixed(begin, from_manifest(policies[channels]))
+            elif self.options.adaptation == "auto":
+                runs = auto.choose(begin, self.options.step_sizes)
+            else:
+                runs = auto.fixed(begin, self._policy())
+            shards[channels] = yield from runs
+        blocks, names = self._pack_blocks(version, choices)
+        return self._made_round(choices, shards, blocks, names)
+
+    def _plain_round(self, version: int, best: _Round, channels: int) -> _Round:
+        choices = [
+            replace(c, letters=_letters_without(p, c, channels))
+            for p, c in zip(self.pieces, best.choices, strict=True)
+        ]
+        shards = {c: t for c, t in best.shards.items() if c != channels}
+        blocks, names = self._pack_blocks(version, choices)
+        return self._made_round(choices, shards, blocks, names)
+
+    def _made_round(
+        self, choices: list[Choice], shards: dict[int, Trajectory],
+        blocks: list[tuple[int, int]], names: list[str],
+    ) -> _Round:  # fmt: skip
+        total = sum(t.record.cost for t in shards.values()) + sum(coded for _, coded in blocks)
+        total += sum((c.original or 0) - c.metadata for c in choices if c.kept)
+        return _Round(choices, shards, blocks, names, total)
+
+    def _policy(self) -> Policy:
+        if self.options.adaptation == "none":
+            return NoAdaptation()
+        return OnlineAdaptation(step_size=self.options.step_size)
+
+    def _starter(
+        self, version: int, choices: list[Choice], channels: int, shapes: list[tuple[int, int]]
+    ) -> Callable[[Policy], Trajectory]:
+        options = self.options
+        letters = repr([(c.letters, c.kept) for c in choices])
+        key = hashlib.sha256((self.key + letters).encode()).hexdigest()
+        samples = channels * sum(height * width for height, width in shapes)
+
+        def begin(policy: Policy) -> Session:
+            if self._watch is not None:
+                self._watch(0, samples)
+            model, moment = zoo.build(
+                options.checkpoint, channels, device=options.device, threads=options.threads
+            )
+            session = Session(
+                model, policy, moment, shapes, options.settings, seed=options.seed,
+                shard=self._shard_number(channels), measure=options.measure,
+                watch=lambda pixels: self._watched(pixels * channels),
+            )  # fmt: skip
+            session.begin(self._planes(choices, channels))
+            return session
+
+        def start(policy: Policy) -> Trajectory:
+            about = policy.to_dict()
+            name = (
+                f"{about['name']}-{about['step_size']:g}" if "step_size" in about else about["name"]
+            )
+            place = f"{self._place}/{zoo.KINDS[channels]}-{version}-{name}"
+            made = Trajectory(self._folder, place, key, policy, begin)
+            self._made.append(made)
+            return made
+
+        return start
+
+    def _watched(self, samples: int) -> None:
+        if self._watch is not None:
+            self._watch(samples, 0)
+
+    def _coded(self, choices: Sequence[Choice], wanted: str) -> Iterator[tuple[Piece, Choice]]:
+        for piece, choice in zip(self.pieces, choices, strict=True):
+            if not choice.kept and any(letter in wanted for letter in choice.letters):
+                yield piece, choice
+
+    def _shapes(self, choices: Sequence[Choice], channels: int) -> Iterator[tuple[int, int]]:
+        for piece, choice in self._coded(choices, "m"):
+            item = piece.entry.item
+            found = zip(MODES[item.mode].planes, choice.letters, strict=True)
+            planes = sum(1 for kind, letter in found if kind == channels and letter == "m")
+            for _ in range(piece.count * planes):
+                yield item.height, item.width
+
+    def _planes(self, choices: Sequence[Choice], channels: int) -> Iterator[NDArray[np.uint8]]:
+        """The planes of so many channels that the model codes, in order."""
+        for piece, choice in self._coded(choices, "m"):
+            kinds = MODES[piece.entry.item.mode].planes
+            wanted = [
+                i for i, letter in enumerate(choice.letters)
+                if letter == "m" and kinds[i] == channels
+            ]  # fmt: skip
+            if wanted:
+                for planes in piece.pictures():
+                    for index in wanted:
+                        yield planes[index]
+
+    def _bytes_of(self, made: _Round) -> list[list[int]]:
+        """For each piece what the model took for each plane; -1 where it took none."""
+        prices = {channels: iter(t.prices) for channels, t in made.shards.items()}
+        found = []
+        for piece, choice in zip(self.pieces, made.choices, strict=True):
+            costs = [-1] * len(choice.letters)
+            kinds = MODES[piece.entry.item.mode].planes
+            for _ in range(piece.count):
+                for index, letter in enumerate(choice.letters):
+                    if letter == "m":
+                        costs[index] = max(costs[index], 0) + next(prices[kinds[index]])
+            found.append([cost if cost < 0 else cost // (8 * UNIT) for cost in costs])
+        return found
+
+    def _pack_blocks(
+        self, version: int, choices: Sequence[Choice]
+    ) -> tuple[list[tuple[int, int]], list[str]]:
+        names: list[str] = []
+
+        def sink(index: int, data: bytes) -> None:
+            names.append(f"{self._place}/blocks-{version}/{index:04d}")
+            self._folder.write(names[-1], data)
+
+        writer = BlockWriter(sink)
+        for plane in self._plain_planes(choices):
+            writer.add(plane.tobytes())
+        writer.finish()
+        return [(info.raw_bytes, info.coded_bytes) for info in writer.infos], names
+
+    def _plain_planes(self, choices: Sequence[Choice]) -> Iterator[NDArray[np.uint8]]:
+        last_use = {c.reference: p.number for p, c in zip(self.pieces, choices, strict=True)}
+        held: dict[int, Planes] = {}
+        for piece, choice in zip(self.pieces, choices, strict=True):
+            plain = not choice.kept and any(letter in "pd" for letter in choice.letters)
+            referred = piece.number in last_use
+            if not plain and not referred:
+                continue
+            for planes in piece.pictures():
+                if referred:
+                    held[piece.number] = planes
+                if plain:
+                    base = held.get(choice.reference, planes)
+                    for index, letter in enumerate(choice.letters):
+                        if letter != "m":
+                            yield planes[index] - base[index] if letter == "d" else planes[index]
+            if last_use.get(choice.reference) == piece.number:
+                held.pop(choice.reference, None)
+
+    def _may_be_plain(self, made: _Round, channels: int) -> bool:
+        """Whether a fast look at the first planes says that xz might do better than the model."""
+        if any(not piece.whole for piece in self.pieces):
+            return False
+        held = bytearray()
+        for plane in self._planes(made.choices, channels):
+            held += plane.tobytes()
+            if len(held) >= _PROBE_BYTES:
+                break
+        trajectory = made.shards[channels]
+        samples = channels * sum(trajectory.record.pixels)
+        found = len(lzma.compress(bytes(held), preset=1)) / len(held)
+        return found < 1.5 * trajectory.record.cost / samples
+
+
+def _total(made: _Round) -> int:
+    return made.total
+
+
+def _letters_without(piece: Piece, choice: Choice, channels: int) -> str:
+    kinds = MODES[piece.entry.item.mode].planes
+    return "".join(
+        "p" if letter == "m" and kind == channels else letter
+        for letter, kind in zip(choice.letters, kinds, strict=True)
+    )
+
+
+def _shard_entry(number: int, channels: int, trajectory: Trajectory, images: int) -> dict[str, Any]:
+    record = trajectory.record
+    entry = {
+        "number": number,
+        "channels": channels,
+        "images": images,
+        "pixels": sum(record.pixels),
+        "policy": record.policy,
+        "code_bytes": record.code_bytes,
+        "segments": [
+            {"batches": b, "pixels": p, "bytes": s}
+            for b, p, s in zip(record.batches, record.pixels, record.sizes, strict=True)
+        ],
+    }
+    if record.initial_bits:
+        entry["initial_bits"] = int(record.initial_bits)
+    return entry
+
+
+def code_part(
+    number: int,
+    pieces: Sequence[Piece],
+    options: CodingOptions,
+    folder: PartialFolder,
+    watch: Callable[[int, int], None] | None = None,
+) -> PartResult:
+    """Code one part, or take over what an earlier run has finished of it."""
+    coder = PartCoder(number, pieces, options, folder, watch)
+    kept = coder.kept_result()
+    if kept is not None:
+        return kept
+    for move in coder.moves():
+        move.run()
+    return coder.keep_result()

@@ -1,0 +1,239 @@
+"""What the encoder learns of each picture before a model sees it, and the choice that follows.
+
+A plane may be coded by the model, plain among its likes (xz over many), or as the difference to a
+picture shortly before; or the file is kept as it is. All that is estimated here is bytes of zlib
+and whole numbers: the choice is the same on every machine with the same zlib.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osoa_pl.data.collection import Entry, Planes
+from osoa_pl.format.items import MAX_REFERENCE_BYTES
+from osoa_pl.online.prices import UNIT, prices
+from osoa_pl.types import MODES
+
+_LEVEL = 6
+_STRIPS = 16
+_PACKED = ("png", "webp", "tiff", "tga", "jxl")
+"""Sources whose files may be smaller than what we make of their pixels."""
+_MEMBER_BYTES = 160
+"""About what a file costs as a member of its own: two ZIP headers with its name."""
+_BLOCK_FILE_BYTES = 4 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Pictures of one entry that belong to one part."""
+
+    entry: Entry
+    index: int
+    """Of the entry in the collection."""
+    number: int
+    """Of the first picture here, among all of the collection."""
+    position: int
+    """Samples of all pictures before the entry."""
+    begin: int
+    count: int
+    """Pictures begin .. begin + count - 1 of the entry."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all pictures of the entry."""
+        return self.count == self.entry.item.count
+
+    def pictures(self) -> Iterator[Planes]:
+        """The planes of each picture."""
+        return self.entry.planes(self.begin, self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How the pictures of a piece are coded, and what the alternatives cost in bytes."""
+
+    letters: str
+    """See `Item.coded`."""
+    reference: int = -1
+    plain: tuple[int, ...] = ()
+    """Of each plane, were it coded as its letter says if that is ``d``, plain otherwise."""
+    original: int | None = None
+    """The file as it is; None where pixels are called for, or the pixels cannot cost more."""
+    metadata: int = 0
+    kept: bool = False
+    """The file is kept as it is."""
+
+
+def survey(pieces: Sequence[Piece], kinds: frozenset[int], first_only: bool) -> list[Choice]:
+    """A first choice for each piece, from its pixels alone.
+
+    kinds: channels that the checkpoint has a model for. first_only: the model is for whole
+    8-bit pictures, not for planes of others.
+    """
+    recent = _Recent()
+    return [_survey(piece, recent, kinds, first_only) for piece in pieces]
+
+
+def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bool) -> Choice:
+    item = piece.entry.item
+    mode = MODES[item.mode]
+    if item.kind == "array":
+        return Choice("m", plain=(_packed_size(planes[0] for planes in piece.pictures()),))
+    planes = next(piece.pictures())
+    plain = tuple(_packed_size([plane]) for plane in planes)
+    metadata = len(zlib.compress(item.before + item.after, _LEVEL)) if item.before else 0
+    original = None
+    if item.source in _PACKED and not piece.entry.pinned and isinstance(piece.entry.origin, str):
+        size = piece.entry.size
+        original = size + (_MEMBER_BYTES if size > _BLOCK_FILE_BYTES else 0)
+    letters = "m"
+    if not mode.plain:
+        known = [not first_only and channels in kinds for channels in mode.planes]
+        letters = "".join(map(_letter, planes, plain, known, _colours(item.mode)))
+    choice = Choice(letters, plain=plain, original=original, metadata=metadata)
+    near = recent.nearest(piece, planes)
+    if near is not None:
+        number, sizes = near
+        small = sum(sizes)
+        if (
+            2 * small < sum(plain)
+            and 8 * small < item.raw_bytes
+            and (original is None or small < original)
+        ):
+            choice = replace(choice, letters="d" * len(planes), reference=number, plain=sizes)
+    recent.add(piece, planes)
+    return choice
+
+
+def _colours(name: str) -> list[bool]:
+    """Which planes of a mode look like a photograph's: colours, or their high bytes."""
+    mode = MODES[name]
+    first = mode.depth >= 8 and mode.colour_type != 3
+    return [first, *(False for _ in mode.planes[1:])]
+
+
+def _letter(plane: NDArray[np.uint8], plain: int, known: bool, colours: bool) -> str:
+    if not known:
+        return "p"
+    if colours and 4 * plain > plane.size:
+        return "m"
+    return "m" if _residual_size(plane) < plain else "p"
+
+
+def _residual_size(plane: NDArray[np.uint8]) -> int:
+    """Bytes by the empirical entropy of what the median-edge predictor leaves, a stand-in for the
+    model's price.
+    """
+    padded = np.pad(plane.astype(np.int16), ((1, 0), (1, 0), (0, 0)), mode="edge")
+    west, north, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
+    low, high = np.minimum(west, north), np.maximum(west, north)
+    predicted = np.clip(west + north - corner, low, high)
+    counts = np.bincount(((plane - predicted) & 0xFF).ravel().astype(np.int64), minlength=256)
+    return _entropy_bytes(counts)
+
+
+def _entropy_bytes(counts: NDArray[np.int64]) -> int:
+    """Empirical entropy of `counts`, in whole bytes and by whole numbers."""
+    total = int(counts.sum())
+    if not total:
+        return 0
+    scaled = np.maximum(counts * (1 << 30) // total, 1)
+    return int((counts * prices(scaled, 30)).sum()) // (8 * UNIT)
+
+
+def _packed_size(planes: Iterable[NDArray[np.uint8]]) -> int:
+    packer, size = zlib.compressobj(_LEVEL), 0
+    for plane in planes:
+        size += len(packer.compress(np.ascontiguousarray(plane).data))
+    return size + len(packer.flush())
+
+
+class _Recent:
+    """Pictures that a difference may refer to, found by equal strips of rows."""
+
+    def __init__(self) -> None:
+        self._strips: dict[tuple[object, ...], int] = {}
+        self._held: deque[tuple[int, int, Planes, list[tuple[object, ...]]]] = deque()
+        self._planes: dict[int, Planes] = {}
+
+    def add(self, piece: Piece, planes: Planes) -> None:
+        """Hold a picture, and let go of those that are too far back."""
+        keys = _strip_keys(piece, planes)
+        self._held.append((piece.number, piece.position, planes, keys))
+        self._planes[piece.number] = planes
+        for key in keys:
+            self._strips[key] = piece.number
+        after = piece.position + piece.entry.item.raw_bytes
+        while self._held and after - self._held[0][1] > MAX_REFERENCE_BYTES // 2:
+            number, _, _, old = self._held.popleft()
+            del self._planes[number]
+            for key in old:
+                if self._strips.get(key) == number:
+                    del self._strips[key]
+
+    def nearest(self, piece: Piece, planes: Planes) -> tuple[int, tuple[int, ...]] | None:
+        """(number, bytes of each plane's difference) of the picture that has most strips in common
+        with this one, if it has a quarter of them.
+        """
+        keys = _strip_keys(piece, planes)
+        votes = Counter(self._strips[key] for key in keys if key in self._strips)
+        if not votes:
+            return None
+        number, count = max(votes.items(), key=lambda vote: (vote[1], vote[0]))
+        if 4 * count < len(keys):
+            return None
+        pairs = zip(planes, self._planes[number], strict=True)
+        return number, tuple(_packed_size([ours - theirs]) for ours, theirs in pairs)
+
+
+def _strip_keys(piece: Piece, planes: Planes) -> list[tuple[object, ...]]:
+    item = piece.entry.item
+    rows = -(-item.height // _STRIPS)
+    keys: list[tuple[object, ...]] = []
+    for start in range(0, item.height, rows):
+        check = 0
+        for plane in planes:
+            check = zlib.crc32(np.ascontiguousarray(plane[start : start + rows]).data, check)
+        keys.append((item.mode, item.height, item.width, start, check))
+    return keys
+
+
+def settle(
+    pieces: Sequence[Piece], choices: Sequence[Choice], prices: Sequence[Sequence[int]]
+) -> tuple[list[Choice], int]:
+    """Better choices now that the model's prices are known, and the bytes that they save.
+
+    prices: for each piece the bytes of each plane that the model codes, -1 for the others.
+    """
+    referred = {choice.reference for choice in choices}
+    settled, saved = [], 0
+    for piece, choice, costs in zip(pieces, choices, prices, strict=True):
+        if not piece.whole or choice.kept:
+            settled.append(choice)
+            continue
+        now = sum(
+            cost if letter == "m" else plain
+            for letter, cost, plain in zip(choice.letters, costs, choice.plain, strict=True)
+        )
+        letters = "".join(
+            "p" if letter == "m" and plain < cost else letter
+            for letter, cost, plain in zip(choice.letters, costs, choice.plain, strict=True)
+        )
+        best = sum(
+            cost if letter == "m" else plain
+            for letter, cost, plain in zip(letters, costs, choice.plain, strict=True)
+        )
+        better = replace(choice, letters=letters)
+        original = choice.original
+        free = original is not None and piece.number not in referred
+        if original is not None and free and original < best + choice.metadata:
+            better, best = replace(choice, kept=True), original - choice.metadata
+        settled.append(better)
+        saved += now - best
+    return settled, saved

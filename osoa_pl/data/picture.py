@@ -1,0 +1,20 @@
+"""What is known of a picture file from its headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a PNG of this mode, with these chunks, holds without loss."""
+
+    source: str
+    """png, webp, tiff, bmp, ppm (PBM, PGM and PAM as well) or tga."""
+    mode: str
+    """Name in `osoa_pl.types.MODES`."""
+    height: int
+    width: int
+    before: bytes = b""
+    """Metadata and palette as PNG chunks, before and after the pixels."""
+    after: bytes = b""
