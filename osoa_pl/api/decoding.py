@@ -16,11 +16,8 @@ from osoa_pl.errors import DamagedArchiveError
 from osoa_pl.format import segment as segment_format
 from osoa_pl.format.blocks import BlockReader
 from osoa_pl.format.container import ArchiveReader
-from osoa_pl.models import zoo
 from osoa_pl.models.checkpoint import Checkpoint
-from osoa_pl.online import policy as policies
 from osoa_pl.online.plan import BatchSettings, clean_start, clean_start_after
-from osoa_pl.online.session import Session
 from osoa_pl.types import Item
 
 Place = tuple[int, int]
@@ -229,6 +226,10 @@ class _PlaneRun:
 
     def _begin(self, number: int) -> None:
         """Start a run that comes to plane `number`."""
+        from osoa_pl.models import zoo  # torch: what only asks for facts does without
+        from osoa_pl.online import policy as policies
+        from osoa_pl.online.session import Session
+
         shard, decoding = self._shard, self._part.decoding
         skip = first = 0
         if shard.policy.get("name") == "none" and number:

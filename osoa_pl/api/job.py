@@ -6,6 +6,7 @@ Trainer batch by batch. All write the same members.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -43,6 +44,7 @@ PathOrArrays = (
 SHARD_SAMPLES = 48 << 20
 """Samples after which a new part begins: some two minutes' work, so that the loss by beginning
 anew at theta_0 is small."""
+_RUN = "run.json"
 KEPT_REASON = "smaller than its coded pixels"
 
 
@@ -158,10 +160,27 @@ class CompressionJob:
     def __enter__(self) -> Self:
         try:
             self._writer.__enter__()
-        except BaseException:
-            self._drop_workspace()
+            self._check_leftover()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    def _check_leftover(self) -> None:
+        """Raises UsageError where the folder is left by a run with other options."""
+        run = self.options.identity()
+        kept = self._writer.read_note(_RUN)
+        try:
+            before = run if kept is None else json.loads(kept)
+            differing = [key for key in run if before.get(key) != run[key]]
+        except (ValueError, AttributeError):
+            differing = []
+        if differing:
+            raise UsageError(
+                f"{self.folder.path}: left by a run with another {', '.join(differing)}",
+                hint="finish that run, or leave out --resume to begin anew",
+            )
+        self._writer.write_note(_RUN, json.dumps(run).encode())
 
     def __exit__(
         self,

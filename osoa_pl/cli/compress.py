@@ -25,7 +25,7 @@ Compress pictures into one archive, adapting the model to them on the way.
 examples:
   osoa compress photos/ -o photos.osoa
   osoa compress scans/ -o scans.osoa --jobs 2 --shard 500 --verify
-  tar c tiles | osoa compress - -o s3://bucket/tiles.osoa
+  osoa compress - -o s3://bucket/tiles.osoa < tiles.tar
 
 INPUT is a folder (read recursively), a picture (PNG, WebP, TIFF, BMP, PPM, TGA, of any
 depth, palette and alpha), an array (.npy, .npz, IDX; uint8) or a tar of these (-: on

@@ -18,7 +18,7 @@ Restore the files of an archive below a folder, or into a tar, every pixel check
 examples:
   osoa decompress photos.osoa -o restored/
   osoa decompress photos.osoa -o some/ --only 'trip/*.png' --jobs 2
-  osoa decompress tiles.osoa -o - | tar x
+  osoa decompress s3://bucket/tiles.osoa -o - | tar x
 
 Pictures come back as PNG with equal pixels, arrays in their own format, other files
 byte for byte. Files appear whole or not at all. DIR is made where it is missing. An

@@ -79,7 +79,7 @@ def test_help_list_and_info_load_no_torch(archive: Path) -> None:
         (["compress", "a", "-o", "b", "--seed", "-1"], "expected a whole number from 0"),
         (["compress", "a", "-o", "b", "--step-size", "0.1"], "--step-size needs"),
         (["compress", "a", "-o", "b", "--adaptation", "online", "--step-size", "0"], "above 0"),
-        (["compress", "a", "-o", "-"], "not to a stream"),
+        (["compress", "a", "-o", "b", "--shard", "0"], "expected a whole number from 1"),
         (["compress", "a"], "required: -o/--output"),
         (["decompress", "a"], "required: -o/--output"),
         (["verify", "a", "-j", "0"], "expected a whole number from 1"),
@@ -139,7 +139,7 @@ def test_a_reader_that_leaves_is_no_error(osoa: Osoa, monkeypatch: pytest.Monkey
 def test_streams_and_code_of_the_process(archive: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "osoa_pl"]
     done = subprocess.run([*command, "list", archive], capture_output=True, text=True)
-    assert done.returncode == 0 and "img10.png" in done.stdout and "5 items" in done.stderr
+    assert done.returncode == 0 and "img10.png" in done.stdout and "6 items" in done.stderr
     done = subprocess.run(
         [*command, "info", tmp_path / "none.osoa"], capture_output=True, text=True
     )
