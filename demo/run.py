@@ -40,8 +40,7 @@ def warm_up(folder: Path) -> None:
 def own_row(adaptation: str, collection: Collection, folder: Path) -> tuple[int, Sequence[str]]:
     """Compress, verify, restore and compare the pictures; archive bytes and the table's row."""
     archive, restored = folder / f"{adaptation}.osoa", folder / adaptation
-    how: Any = adaptation
-    done = osoa_pl.compress(IMAGES, archive, adaptation=how, times=False)
+    done = osoa_pl.compress(IMAGES, archive, adaptation=adaptation, times=False)  # type: ignore[arg-type]
     with osoa_pl.open_archive(archive) as opened:
         verified = opened.verify()
     if verified != len(IMAGES):
@@ -57,7 +56,7 @@ def own_row(adaptation: str, collection: Collection, folder: Path) -> tuple[int,
 
 def rival_rows(collection: Collection) -> list[tuple[int, Sequence[str]]]:
     """The other codecs on the same pixels; each result is decoded and compared where it is made."""
-    groups = [list(collection.images(channels)) for channels in (3, 1)]
+    groups = [list(collection.images(mode)) for mode in ("rgb8", "grey8")]
     return [
         (r.encoded_bytes, _row(rivals.TITLES[name], r.arrangement, r.encoded_bytes, r.raw_bytes,
                                r.encode_seconds, r.decode_seconds))
@@ -89,7 +88,7 @@ def run(console: Console) -> int:
         raise osoa_pl.OsoaError(f"{Path(__file__).parent / 'images'}: no pictures")
     collection = scan(IMAGES)
     samples = sum(item.raw_bytes for item in collection.items)
-    rgb, grey = (len(list(collection.images(channels))) for channels in (3, 1))
+    rgb, grey = (len(list(collection.images(mode))) for mode in ("rgb8", "grey8"))
     console.result(f"{rgb} map tiles (RGB) and {grey} micrographs (grey), {size(samples)} raw")
     console.note("preparing kernels; the first time they are compiled, which may take a minute")
     console.flush()

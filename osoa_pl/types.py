@@ -78,7 +78,7 @@ class Item:
     source: str = ""
     """image: png, webp, tiff, bmp, ppm, tga, jxl; array: npy, npz, idx; file: empty."""
     mode: str = ""
-    """Of an image or array: a name of `MODES`; arrays have grey8 or rgb8."""
+    """Of an image or array: a name of `MODES`; arrays have those of 8 bits, no palette."""
     height: int = 0
     width: int = 0
     shape: tuple[int, ...] = ()
@@ -114,7 +114,7 @@ class Item:
             return 0
         if self.kind == "image":
             return 1
-        return prod(self.shape) // (self.height * self.width * MODES[self.mode].planes[0])
+        return prod(self.shape) // (self.height * self.width * MODES[self.mode].samples)
 
     @property
     def planes(self) -> tuple[tuple[int, str], ...]:

@@ -9,10 +9,12 @@ Section 12 of the page, the family `vae`, is in `second_reader_latent.py`.
 
 import hashlib
 import json
+import lzma
 import struct
 import sys
 import zipfile
 import zlib
+from base64 import b64decode
 from math import factorial
 from pathlib import Path
 
@@ -432,68 +434,278 @@ def digest(parts):
     return h.digest()
 
 
+def modes():
+    """Name -> channels of each plane, whether samples have 16 bits."""
+    kinds = (
+        ("grey", [1], (1, 2, 4, 8, 16)),
+        ("rgb", [3], (8, 16)),
+        ("palette", [1], (1, 2, 4, 8)),
+        ("greyalpha", [1, 1], (8, 16)),
+        ("rgba", [3, 1], (8, 16)),
+    )
+    for name, parts, depths in kinds:
+        for depth in depths:
+            yield f"{name}{depth}", ([c for c in parts for _ in range(1 + depth // 16)], depth)
+
+
+MODES = dict(modes())
+
+
+def join(planes, depth):
+    if depth < 16:
+        assert all(plane.max() < 1 << depth for plane in planes)
+        return np.concatenate(planes, 2)
+    pairs = zip(planes[::2], planes[1::2])
+    return np.concatenate([high.astype(np.uint16) * 256 + low for high, low in pairs], 2)
+
+
+class Entry:
+    def __init__(s, fields, last):
+        s.kind, s.name = fields.pop("kind"), fields.pop("name")
+        get = lambda key, default: fields.pop(key, default)
+        s.source, s.key, s.deflated = get("source", ""), get("key", ""), get("deflated", False)
+        s.mode, s.h, s.w = get("mode", ""), get("height", 0), get("width", 0)
+        s.shape, s.size, s.codec = get("shape", []), get("size", 0), get("codec", "raw")
+        s.coded, s.reference, s.same = get("coded", ""), get("reference", -1), get("same", -1)
+        s.before, s.after, s.given = (b64decode(get(k, "")) for k in ("before", "after", "given"))
+        s.mtime = fields.pop("mtime") + last if "mtime" in fields else 0
+        assert not fields and s.kind in ("image", "array", "file", "folder")
+        s.planes, s.depth, s.count = [], 0, 0
+        if s.kind in ("image", "array"):
+            s.planes, s.depth = MODES[s.mode]
+            s.coded = s.coded or "m" * len(s.planes)
+            each = s.h * s.w * sum(s.planes)
+            s.count = 1 if s.kind == "image" else int(np.prod(s.shape)) // each
+            assert len(s.coded) == len(s.planes) and ("d" in s.coded) == (s.reference != -1)
+        s.bytes = s.count * s.h * s.w * sum(s.planes)
+
+    @property
+    def restored(s):
+        if s.kind == "image" and not s.name.lower().endswith(".png"):
+            return s.name + ".png"
+        return s.name[:-3] if s.source == "idx" and s.name.lower().endswith(".gz") else s.name
+
+    def alike(s):
+        return s.kind, s.mode, s.h, s.w, s.shape, s.size, s.codec
+
+
+def table(z, version):
+    if version == 1:
+        lines = json.loads(zlib.decompress(z.read("items.json.z")))
+        for fields in lines:
+            channels = fields.pop("channels", 0)
+            fields.pop("member", 0)
+            fields |= {"mode": {1: "grey8", 3: "rgb8"}[channels]} if channels else {}
+    else:
+        *lines, rest = zlib.decompress(z.read("items.jsonl.z")).split(b"\n")
+        assert not rest
+        lines = map(json.loads, lines)
+    items, last = [], 0
+    for fields in lines:
+        items.append(Entry(fields, last))
+        last = items[-1].mtime or last
+    pictures = []  # (entry, bytes of planes before it)
+    total = 0
+    for n, it in enumerate(items):
+        if it.same != -1:
+            other = items[it.same]
+            assert 0 <= it.same < n and other.same == -1 and other.alike() == it.alike()
+        if it.reference != -1:
+            assert 0 <= it.reference < len(pictures)
+            other, start = pictures[it.reference]
+            assert other.kind == it.kind == "image" and other.same == -1
+            assert (other.mode, other.h, other.w) == (it.mode, it.h, it.w)
+            assert total - start <= 1 << 26
+        pictures += [(it, total)] * it.count
+        total += it.bytes
+    return items, [it for it, _ in pictures]
+
+
+def plain_blocks(z, name, sizes, pieces):
+    """Pieces of these sizes."""
+    out, data, block = [], b"", 0
+    for size in pieces:
+        if size and not data:
+            (raw, coded), data = sizes[block], z.read(name(block))
+            block += 1
+            assert len(data) == coded <= raw
+            data = data if coded == raw else lzma.decompress(data, lzma.FORMAT_XZ)
+            assert len(data) == raw
+        assert len(data) >= size
+        out.append(data[:size])
+        data = data[size:]
+    assert not data and block == len(sizes), "left over"
+    return out
+
+
+def order(man, items):
+    """The members, as the page wants them."""
+    yield from ("mimetype", "manifest.json", "items.jsonl.z")
+    if man["checkpoint"]["embedded"]:
+        yield "checkpoint.safetensors"
+    for p, part in enumerate(man["parts"]):
+        for shard in man["shards"]:
+            if shard["number"] // 2 == p:
+                for n in range(len(shard["segments"])):
+                    yield f"shards/{shard['number']:04d}/{n:06d}.seg"
+        yield from (f"planes/{p:04d}/{n:04d}" for n in range(len(part["planes"])))
+    block = held = 0
+    for it in items:
+        if it.kind != "file" or it.same != -1:
+            continue
+        if it.codec == "block":
+            if held + it.size > man["packed"][block][0]:
+                yield f"packed/{block:04d}"
+                block, held = block + 1, 0
+            held += it.size
+        else:
+            yield f"files/{it.name}" if it.codec == "raw" else f"xz/{it.name}.xz"
+    yield from (f"packed/{n:04d}" for n in range(block, len(man["packed"])))
+
+
+def check_zip(path, z):
+    data, end = Path(path).read_bytes(), 0
+    assert data[38:61] == b"application/vnd.osoa-pl" == z.read("mimetype")
+    for info in z.infolist():
+        assert (info.compress_type, info.flag_bits & 1, info.create_system) == (0, 0, 3)
+        assert info.date_time == (1980, 1, 1, 0, 0, 0) and info.external_attr >> 16 == 0o644
+        assert info.header_offset == end
+        end += 30 + len(info.filename.encode()) + info.file_size
+    assert end == z.start_dir
+
+
+def stored(z, items, sizes):
+    """Entry -> bytes."""
+    files = [it for it in items if it.kind == "file" and it.same == -1]
+    packed = [it for it in files if it.codec == "block"]
+    pieces = plain_blocks(z, "packed/{:04d}".format, sizes, [it.size for it in packed])
+    found = dict(zip(packed, pieces))
+    for it in files:
+        if it.codec == "raw":
+            found[it] = z.read(f"files/{it.name}")
+        elif it.codec == "xz":
+            found[it] = lzma.decompress(z.read(f"xz/{it.name}.xz"), lzma.FORMAT_XZ)
+        assert len(found[it]) == it.size
+    for it in items:
+        if it.kind == "file" and it.same != -1:
+            found[it] = found[items[it.same]]
+    return found
+
+
+class Restored:
+    def __init__(s, items, pictures, files):
+        s.items = items
+        s.pictures = pictures
+        """All of them, copies among them: uint8 or uint16 (h, w, samples)."""
+        s.files = {it.restored: data for it, data in files.items()}
+
+
 def read(path, checkpoint=None):
     with zipfile.ZipFile(path) as z:
-        return restore(path, z, checkpoint)
+        check_zip(path, z)
+        return restore(z, checkpoint)
 
 
-def restore(path, z, checkpoint):
+def restore(z, checkpoint):
     man = json.loads(z.read("manifest.json"))
-    st = man["settings"]
-    data = (
-        z.read("checkpoint.safetensors")
-        if man["checkpoint"]["embedded"]
-        else Path(checkpoint).read_bytes()
-    )
-    assert hashlib.sha256(data).hexdigest() == man["checkpoint"]["sha256"]
-    items = json.loads(zlib.decompress(z.read("items.json.z")))
-    result = {}
-    for number, shard in enumerate(man["shards"]):
-        C = shard["channels"]
-        m = model(data, {3: "rgb", 1: "grey"}[C])
-        pol = shard["policy"]
-        shapes = []
-        for it in items:
-            if it.get("channels") == C:
-                n = (
-                    int(np.prod(it["shape"])) // (it["height"] * it["width"] * C)
-                    if it["kind"] == "array"
-                    else 1
-                )
-                shapes += [(it["height"], it["width"])] * n
-        images = [np.zeros((h, w, C), np.uint8) for h, w in shapes]
-        batches = plan(shapes, st)
-        first = 0
-        for index in range(len(shard["segments"])):
-            seg = z.read(f"shards/{number:04d}/{index:06d}.seg")
-            *found, nb, pd, sd, crc = struct.unpack("<4sHHIIII16s16sI", seg[:60])
-            S = st["streams"]
-            assert found == [b"OSEG", 1, S, number, index, first]
-            lengths = np.frombuffer(seg, "<u4", S, 64)
-            body = seg[64 + 4 * S :]
-            assert zlib.crc32(body) == crc
-            assert zlib.crc32(seg[:60] + lengths.tobytes()) == struct.unpack("<I", seg[60:64])[0]
-            words = np.frombuffer(body, "<u4")
-            cuts = np.concatenate([[0], np.cumsum(lengths.astype(np.int64))]).astype(int)
-            streams = [Stream(words[a:b]) for a, b in zip(cuts[:-1], cuts[1:])]
-            group = batches[first : first + st["segment_batches"]]
-            assert len(group) == nb
-            first += nb
-            pixels = []
-            for tiles in group:
-                m.quantise()
-                for b in range(min(S, len(tiles))):
-                    m.decode(tiles[b::S], streams[b], images)
-                for im, row, h, w in tiles:
-                    pixels.append(images[im][row : row + h].tobytes())
-                if pol["name"] == "online":
-                    m.adapt(pol, tiles, images, man["seed"])
-            assert all(m.ended(s, b) for b, s in enumerate(streams)), "left over"
-            assert digest(pixels) == pd, "pixels"
-            state = [m.p, m.A] + ([m.m, m.v] if pol["name"] == "online" else [])
-            assert digest((a + f4(0)).astype("<f4").tobytes() for a in state) == sd, "state"
-        result[C] = images
-    return result
+    assert man["format"] in (1, 2) and man["arithmetic"] == 1
+    items, pictures = table(z, man["format"])
+    if man["format"] == 1:
+        man |= {"parts": [{"pictures": len(pictures), "planes": []}], "packed": []}
+        man["shards"] = [{"number": n, **shard} for n, shard in enumerate(man["shards"])]
+        parted = {(0, shard["channels"]): shard for shard in man["shards"]}
+    else:
+        parted = {(s["number"] // 2, 3 - 2 * (s["number"] % 2)): s for s in man["shards"]}
+        assert z.namelist() == list(order(man, items))
+    assert all(channels == shard["channels"] for (_, channels), shard in parted.items())
+    assert len(parted) == len(man["shards"])
+    assert sum(part["pictures"] for part in man["parts"]) == len(pictures)
+    totals = {"items": len(items), "samples": sum(it.bytes for it in items)}
+    assert man["totals"] == totals
+    data = b""
+    if parted:
+        name = "checkpoint.safetensors"
+        embedded = man["checkpoint"]["embedded"]
+        data = z.read(name) if embedded else Path(checkpoint).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == man["checkpoint"]["sha256"]
+    planes = {}  # number of a picture -> its planes
+    first = 0
+    for p, part in enumerate(man["parts"]):
+        numbers = range(first, first + part["pictures"])
+        first = numbers.stop
+        for number in (n for n in numbers if pictures[n].reference != -1):
+            assert pictures[number].reference >= numbers.start
+        here = [pictures[n] for n in numbers if pictures[n].same == -1]
+        wanted = [(it, c, how) for it in here for c, how in zip(it.planes, it.coded)]
+        coded = {}
+        for C in (3, 1):
+            shapes = [(it.h, it.w) for it, c, how in wanted if c == C and how == "m"]
+            shard = parted.pop((p, C), None)
+            assert (shard is None) == (not shapes)
+            coded[C] = iter(decode_shard(z, man, data, shard, shapes) if shard else [])
+        sizes = [it.h * it.w * c for it, c, how in wanted if how in "pd"]
+        plain = iter(plain_blocks(z, f"planes/{p:04d}/{{:04d}}".format, part["planes"], sizes))
+        for number in numbers:
+            it = pictures[number]
+            if it.same != -1:
+                continue
+            planes[number] = found = []
+            for c, how in zip(it.planes, it.coded):
+                if how == "m":
+                    found.append(next(coded[c]))
+                    continue
+                assert how in "pd"
+                plane = np.frombuffer(next(plain), np.uint8).reshape(it.h, it.w, c)
+                base = planes[it.reference][len(found)] if how == "d" else np.uint8(0)
+                found.append(plane + base)
+    assert not parted
+    starts = np.cumsum([0] + [it.count for it in items]).tolist()
+    joined = []
+    for start, it in zip(starts, items):
+        source = starts[it.same] if it.same != -1 else start
+        joined += [join(planes[source + n], it.depth) for n in range(it.count)]
+    return Restored(items, joined, stored(z, items, man["packed"]))
+
+
+def decode_shard(z, man, data, shard, shapes):
+    st, number, C, pol = man["settings"], shard["number"], shard["channels"], shard["policy"]
+    m = model(data, {3: "rgb", 1: "grey"}[C])
+    assert shard["images"] == len(shapes) and shard["pixels"] == sum(h * w for h, w in shapes)
+    images = [np.zeros((h, w, C), np.uint8) for h, w in shapes]
+    batches = plan(shapes, st)
+    first = words_seen = 0
+    for index, told in enumerate(shard["segments"]):
+        seg = z.read(f"shards/{number:04d}/{index:06d}.seg")
+        *found, nb, pd, sd, crc = struct.unpack("<4sHHIIII16s16sI", seg[:60])
+        S = st["streams"]
+        assert found == [b"OSEG", 1, S, number, index, first]
+        lengths = np.frombuffer(seg, "<u4", S, 64)
+        body = seg[64 + 4 * S :]
+        assert zlib.crc32(body) == crc
+        assert zlib.crc32(seg[:60] + lengths.tobytes()) == struct.unpack("<I", seg[60:64])[0]
+        words = np.frombuffer(body, "<u4")
+        words_seen += len(words)
+        cuts = np.concatenate([[0], np.cumsum(lengths.astype(np.int64))]).astype(int)
+        streams = [Stream(words[a:b]) for a, b in zip(cuts[:-1], cuts[1:])]
+        group = batches[first : first + st["segment_batches"]]
+        inside = sum(h * w for tiles in group for _, _, h, w in tiles)
+        assert told == {"batches": nb, "pixels": inside, "bytes": len(seg)} and nb == len(group)
+        first += nb
+        pixels = []
+        for tiles in group:
+            m.quantise()
+            for b in range(min(S, len(tiles))):
+                m.decode(tiles[b::S], streams[b], images)
+            for im, row, h, w in tiles:
+                pixels.append(images[im][row : row + h].tobytes())
+            if pol["name"] == "online":
+                m.adapt(pol, tiles, images, man["seed"])
+        assert all(m.ended(s, b) for b, s in enumerate(streams)), "left over"
+        assert digest(pixels) == pd, "pixels"
+        state = [m.p, m.A] + ([m.m, m.v] if pol["name"] == "online" else [])
+        assert digest((a + f4(0)).astype("<f4").tobytes() for a in state) == sd, "state"
+    assert first == len(batches) and shard["code_bytes"] == 4 * words_seen
+    return images
 
 
 if __name__ == "__main__":

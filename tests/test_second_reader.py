@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 from statistics import NormalDist
 
@@ -14,15 +19,21 @@ import second_reader
 import second_reader_latent
 import torch
 from fakes import picture, small_vae
+from PIL import Image
 from second_reader_latent import sha256
 
 import osoa_pl
 from osoa_pl.arith.functions import inverse_normal_cdf
+from osoa_pl.data import png
+from osoa_pl.format.blocks import BlockWriter
 from osoa_pl.models import latents
 from osoa_pl.models.vae import VAEConfig
 from osoa_pl.models.vae import initial_parameters as vae_parameters
 from osoa_pl.models.zoo import pack
 from osoa_pl.online.plan import BatchSettings
+from osoa_pl.types import MODES
+
+SETTINGS = BatchSettings(batch_pixels=80, first_pixels=64, segment_batches=2, streams=3)
 
 
 @pytest.mark.parametrize("adaptation", ["none", "online"])
@@ -33,18 +44,185 @@ def test_second_reader(adaptation, tmp_path, checkpoint_path):
     images[1][:] = 255
     images[3][:] = np.random.default_rng(0).integers(0, 256, images[3].shape)
     archive = tmp_path / "a.osoa"
-    settings = BatchSettings(batch_pixels=80, first_pixels=64, segment_batches=2, streams=3)
     osoa_pl.compress(
         images, archive, checkpoint=checkpoint_path, adaptation=adaptation, seed=77,
-        step_size=0.01, settings=settings,
+        step_size=0.01, settings=SETTINGS, model_only=True,
     )  # fmt: skip
-    found = second_reader.read(str(archive), checkpoint_path)
     assert Path(second_reader.__file__).read_text().count("import osoa_pl") == 0
-    for channels in (1, 3):
-        expected = [image for image in images if image.shape[2] == channels]
-        assert len(found[channels]) == len(expected)
-        for ours, theirs in zip(found[channels], expected):
-            np.testing.assert_array_equal(ours, theirs)
+    assert_equal(second_reader.read(str(archive), checkpoint_path).pictures, images)
+
+
+def assert_equal(found, expected):
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+
+
+def opened(archive, checkpoint):
+    """What the package restores, the second reader's equal of it, and the manifest."""
+    with osoa_pl.open_archive(archive, checkpoint=checkpoint) as package:
+        theirs, items = list(package), package.items
+    ours = second_reader.read(str(archive), checkpoint)
+    assert_equal(ours.pictures, theirs)
+    facts = [(i.name, i.output_name, i.mtime, i.given, i.before, i.after) for i in items]
+    assert facts == [(e.name, e.restored, e.mtime, e.given, e.before, e.after) for e in ours.items]
+    with zipfile.ZipFile(archive) as members:
+        return ours, json.loads(members.read("manifest.json"))
+
+
+@pytest.mark.parametrize("adaptation", ["none", "online"])
+def test_parts(adaptation, tmp_path, checkpoint_path):
+    """An array that is cut by parts; each begins anew."""
+    folder, archive = tmp_path / "in", tmp_path / "a.osoa"
+    folder.mkdir()
+    stack = np.stack([picture(5, 8, 3, seed) for seed in range(4)])
+    Image.fromarray(picture(6, 5, 1)[:, :, 0]).save(folder / "a.png")
+    np.savez(folder / "b.npz", colour=stack, grey=stack[..., 0])
+    np.save(folder / "c.npy", stack[0])
+    glass = np.stack([picture(4, 3, 4, seed) for seed in range(2)])
+    np.save(folder / "d.npy", glass)
+    osoa_pl.compress(
+        folder, archive, checkpoint=checkpoint_path, adaptation=adaptation, step_size=0.01,
+        settings=SETTINGS, shard=3, model_only=True, embed_checkpoint=True,
+    )  # fmt: skip
+    found, manifest = opened(archive, None)
+    assert [part["pictures"] for part in manifest["parts"]] == [3, 3, 3, 3]
+    assert [shard["number"] for shard in manifest["shards"]] == [0, 1, 2, 3, 5, 6, 7]
+    expected = [*stack, *(image[..., :1] for image in stack), stack[0], *glass]
+    assert_equal(found.pictures[1:], expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes(mode, tmp_path, checkpoint_path):
+    """Every plane through the model: high and low bytes, alpha, indices."""
+    archive, samples = tmp_path / "a.osoa", MODES[mode].samples
+    high = picture(4, 6, samples, 1).astype(np.uint16)
+    raster = high * 256 + picture(4, 6, samples, 2) if MODES[mode].depth == 16 else (
+        (high >> (8 - MODES[mode].depth)).astype(np.uint8)
+    )  # fmt: skip
+    palette = b""
+    if mode.startswith("palette"):
+        palette = png.chunk(b"PLTE", bytes(range(3 << MODES[mode].depth)[:48] or b"\0\0\0"))
+        raster = raster % min(16, 1 << MODES[mode].depth)
+    (tmp_path / "a.png").write_bytes(png.encode(raster, mode, palette))
+    osoa_pl.compress(
+        tmp_path / "a.png", archive, checkpoint=checkpoint_path, settings=SETTINGS,
+        adaptation="online", step_size=0.01, model_only=True,
+    )  # fmt: skip
+    found, manifest = opened(archive, checkpoint_path)
+    assert_equal(found.pictures, [raster])
+    assert [found.items[0].mode, found.items[0].coded] == [mode, "m" * len(MODES[mode].planes)]
+    assert not manifest["parts"][0]["planes"]
+    counts = {shard["channels"]: shard["images"] for shard in manifest["shards"]}
+    assert counts == dict(Counter(MODES[mode].planes))
+
+
+def pam(path, raster):
+    """A picture file that is never smaller than its pixels, so that it is coded as pixels."""
+    height, width, samples = raster.shape
+    kind = {1: "GRAYSCALE", 2: "GRAYSCALE_ALPHA", 3: "RGB", 4: "RGB_ALPHA"}[samples]
+    largest = 65535 if raster.dtype == np.uint16 else 255
+    head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {samples}\nMAXVAL {largest}\n"
+    data = raster.astype(">u2") if largest > 255 else raster
+    path.write_bytes(f"{head}TUPLTYPE {kind}\nENDHDR\n".encode() + data.tobytes())
+
+
+def mixed_folder(folder):
+    """Something for each way in which an archive holds content."""
+    rng = np.random.default_rng(3)
+    (folder / "empty").mkdir(parents=True)
+    noise = rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    near = noise.copy()
+    near[3, 4] += 100  # modulo 256
+    slope = (np.add.outer(np.arange(50) * 3, np.arange(70) * 5) % 256).astype(np.uint8)
+    Image.fromarray(slope).save(folder / "00.png")
+    (folder / "01.png").write_bytes((folder / "00.png").read_bytes())
+    alpha = np.full((9, 12, 1), 255, np.uint8)
+    wide = picture(12, 9, 1).astype(np.uint16) * 256 + np.arange(9, dtype=np.uint16)[:, None] % 2
+    pam(folder / "a.pam", noise)
+    pam(folder / "b.pam", near)
+    pam(folder / "c.pam", noise)
+    pam(folder / "flat.pam", np.full((30, 40, 3), 9, np.uint8))
+    pam(folder / "glass.pam", np.concatenate((picture(9, 12, 3), alpha), 2))
+    pam(folder / "wide.pam", wide)
+    pam(folder / "wide2.pam", wide)
+    indices = rng.integers(0, 4, (20, 30, 1), dtype=np.uint8)
+    for number, grey in enumerate((b"", png.chunk(b"tEXt", b"Title\0two"))):
+        palette = png.chunk(b"PLTE", bytes(range(12)))
+        (folder / f"p{number}.png").write_bytes(png.encode(indices, "palette2", palette, grey))
+    np.save(folder / "stack.npy", np.zeros((3, 10, 11), np.uint8))
+    np.save(folder / "clear.npy", np.zeros((2, 7, 6, 2), np.uint8))
+    (folder / "small.png").write_bytes(png.encode(np.zeros((4, 4, 1), np.uint8), "grey1"))
+    (folder / "text.txt").write_text("a few words\n")
+    (folder / "text2.txt").write_text("a few words\n")
+    (folder / "text3.txt").write_text("a few more words\n")
+    (folder / "none.txt").write_text("")
+    (folder / "noise.bin").write_bytes(rng.bytes(5000))
+    (folder / "noise2.bin").write_bytes((folder / "noise.bin").read_bytes())
+    (folder / "long.txt").write_text("all work and no play\n" * 5000)
+    (folder / "aux.txt").write_text("of a device\n")
+    for number in range(9):
+        (folder / f"x{number}.dat").write_bytes(rng.bytes(400))
+    for number, path in enumerate(sorted(folder.iterdir())):
+        os.utime(path, ns=(0, (1_700_000_000 - number // 2) * 10**9 + 1))
+
+
+@pytest.mark.parametrize("adaptation", ["online", "auto"])
+@pytest.mark.parametrize("shard", [None, 4])
+def test_whatever_is_smallest(adaptation, shard, tmp_path, checkpoint_path, monkeypatch):
+    folder, archive = tmp_path / "in", tmp_path / "a.osoa"
+    mixed_folder(folder)
+    monkeypatch.setattr(BlockWriter.__init__, "__defaults__", (1300,))
+    result = osoa_pl.compress(
+        folder, archive, checkpoint=checkpoint_path, adaptation=adaptation, step_size=0.01,
+        settings=SETTINGS, shard=shard,
+    )  # fmt: skip
+    found, manifest = opened(archive, checkpoint_path)
+    entries = {entry.name: entry for entry in found.items}
+    starts = accumulate((entry.count for entry in found.items), initial=0)
+    numbers = dict(zip(entries, starts, strict=False))
+    coded = {
+        name: (e.coded, e.reference) for name, e in entries.items() if e.count and e.same == -1
+    }
+    names = list(entries)
+    copies = {name: names[e.same] for name, e in entries.items() if e.same != -1}
+
+    assert coded["a.pam"] == ("p", -1) and coded["b.pam"] == ("d", numbers["a.pam"])
+    letters = set("".join(letters for letters, _ in coded.values()))
+    assert letters == set("mpd") if adaptation == "online" else letters >= set("pd")
+    assert copies == {
+        "01.png": "00.png", "c.pam": "a.pam", "noise.bin": "noise2.bin", "p1.png": "p0.png",
+        "text.txt": "text2.txt", "wide.pam": "wide2.pam",
+    }  # fmt: skip
+    assert result.copies == len(copies) and result.kept_bytes
+    assert {entry.codec for entry in found.items} == {"raw", "xz", "block"}
+    assert len(manifest["packed"]) > 1
+    assert (len(manifest["parts"]) > 1) == (shard is not None)
+    assert any(len(part["planes"]) > 1 for part in manifest["parts"])
+    assert entries["empty"].kind == "folder" and entries["_aux.txt"].given == b"aux.txt"
+    for name, entry in entries.items():
+        own = folder / (entry.given.decode() or name)
+        assert entry.mtime == own.stat().st_mtime_ns
+        if entry.kind == "file":
+            assert found.files[name] == own.read_bytes()
+    assert entries["00.png"].kind == entries["01.png"].kind == "file"
+
+
+@pytest.mark.parametrize("name", ["v1-small-none", "v1-small-online"])
+def test_version_1(name):
+    golden = Path(__file__).parent / "golden"
+    found = second_reader.read(str(golden / f"{name}.osoa"))
+    known = json.loads((golden / "contents.json").read_text())[f"{name}.osoa"]
+    pictures = iter(found.pictures)
+    digests = {}
+    for entry in found.items:
+        whole = b"".join(next(pictures).tobytes() for _ in range(entry.count))
+        if entry.kind == "image":
+            digests[entry.restored] = hashlib.sha256(whole).hexdigest()
+    for file, data in found.files.items():
+        digests[file] = hashlib.sha256(data).hexdigest()
+    expected = {n: facts.get("pixels") or facts.get("bytes") for n, facts in known.items()}
+    assert digests.items() <= expected.items() and len(digests) == 5
 
 
 def latent_archive(model, images, folder, adaptation, streams):
@@ -56,14 +234,14 @@ def latent_archive(model, images, folder, adaptation, streams):
     settings = BatchSettings(3 * pixels, 2 * pixels, segment_batches=2, streams=streams)
     osoa_pl.compress(
         list(images), archive, checkpoint=str(checkpoint), adaptation=adaptation, seed=5,
-        step_size=0.01, settings=settings,
+        step_size=0.01, settings=settings, model_only=True,
     )  # fmt: skip
     return str(archive), str(checkpoint)
 
 
 def assert_latent(model, images, folder, adaptation, streams):
     archive, checkpoint = latent_archive(model, images, folder, adaptation, streams)
-    found = second_reader.read(archive, checkpoint)[model[0].channels]
+    found = second_reader.read(archive, checkpoint).pictures
     np.testing.assert_array_equal(np.stack(found).reshape(images.shape), images)
     return archive, checkpoint
 
@@ -119,7 +297,7 @@ def test_a_flipped_bit_of_latent_models_is_noticed(likelihood, stream, word, bit
     archive, checkpoint = latent_archive(model, random_images(model[0]), tmp_path, "online", 2)
     with zipfile.ZipFile(archive) as members:
         content = {name: bytearray(members.read(name)) for name in members.namelist()}
-    segment = content["shards/0000/000001.seg"]
+    segment = content["shards/0001/000001.seg"]
     lengths = np.frombuffer(segment, "<u4", 2, 64).tolist()
     place = sum(lengths[:stream]) + word % lengths[stream]
     segment[72 + 4 * place + bit // 8] ^= 1 << bit % 8

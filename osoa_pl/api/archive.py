@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -30,6 +30,7 @@ from osoa_pl.api.workers import DecodePart, run, threads_each
 from osoa_pl.data import files
 from osoa_pl.data import planes as planes_of
 from osoa_pl.data.collection import Planes
+from osoa_pl.data.planes import Raster
 from osoa_pl.data.writer import Deliver, ImageWriter, select
 from osoa_pl.errors import CheckpointError, DamagedArchiveError, UsageError
 from osoa_pl.format import items as item_table
@@ -67,6 +68,7 @@ class Archive:
         """What is damaged, as far as it is known (`keep_going`)."""
         self._cursor: Cursor | None = None
         self._checkpoint: Checkpoint | None = None
+        self._no_checkpoint: str | None = None
         try:
             self.manifest = read_manifest(self._reader)
             self._table_member = ITEMS_MEMBER if self._reader.version > 1 else FIRST_ITEMS_MEMBER
@@ -141,15 +143,16 @@ class Archive:
     ) -> Iterator[tuple[Place, Planes | None]]:
         """Pictures of part `number`, copies apart, as (item, number within it) and planes.
 
-        wanted: indices of items, with all that they refer to; None: all. start: number of the first
-        picture. With `keep_going` lost pictures have None for planes.
+        wanted: rising indices of items, with all that they refer to; None: all. start: number of
+        the first picture. With `keep_going` lost pictures have None for planes, and an item that
+        has no picture left gives one for all.
         """
-        chosen = None if wanted is None else frozenset(wanted)
-        if chosen is not None and not self._touches(number, chosen):
-            return
-        stop = None
-        if chosen is not None:
-            stop = max(self._starts[index + 1] for index in chosen)
+        chosen, stop = None, None
+        if wanted is not None:
+            listed = self._within(number, wanted)
+            if not listed:
+                return
+            chosen, stop = frozenset(listed), self._starts[listed[-1] + 1]
         decoder = PartDecoder(
             self._decoding(), number, self.manifest.parts[number], lambda: self._spans(number),
             keep_going=self._keep_going,
@@ -159,24 +162,43 @@ class Archive:
 
     def checkpoint(self) -> Checkpoint:
         """The checkpoint that the archive names: given, embedded or installed."""
+        if self._no_checkpoint is not None:
+            raise DamagedArchiveError(self._no_checkpoint)
         if self._checkpoint is None:
             self._checkpoint = self._find_checkpoint()
         return self._checkpoint
 
     def _find_checkpoint(self) -> Checkpoint:
-        manifest = self.manifest
-        if self._explicit is None and manifest.embedded:
-            if self._reader.size(CHECKPOINT_MEMBER) > checkpoints.MAX_CHECKPOINT_BYTES:
-                raise CheckpointError(f"{self._reader.label}: embedded checkpoint is too large")
-            found = Checkpoint(manifest.checkpoint_name, self._reader.read(CHECKPOINT_MEMBER))
-            if found.sha256 != manifest.checkpoint_sha256:
-                raise CheckpointError(
-                    f"{self._reader.label}: embedded checkpoint has SHA-256 "
-                    f"{found.sha256[:12]}..., expected {manifest.checkpoint_sha256[:12]}..."
-                )
-            return found
-        name, digest = manifest.checkpoint_name, manifest.checkpoint_sha256
-        return checkpoints.find(name, digest, self._explicit)
+        name, digest = self.manifest.checkpoint_name, self.manifest.checkpoint_sha256
+        if self._explicit is not None or not self.manifest.embedded:
+            return checkpoints.find(name, digest, self._explicit)
+        try:
+            return self._embedded_checkpoint()
+        except DamagedArchiveError as error:
+            if not self._keep_going:
+                raise
+            self._note(error)
+            try:
+                return checkpoints.find(name, digest)
+            except CheckpointError:
+                self._no_checkpoint = str(error)
+                raise error from None
+
+    def _embedded_checkpoint(self) -> Checkpoint:
+        if self._reader.size(CHECKPOINT_MEMBER) > checkpoints.MAX_CHECKPOINT_BYTES:
+            raise CheckpointError(f"{self._reader.label}: embedded checkpoint is too large")
+        name, digest = self.manifest.checkpoint_name, self.manifest.checkpoint_sha256
+        found = Checkpoint(name, self._reader.read(CHECKPOINT_MEMBER))
+        if found.sha256 != digest:
+            raise CheckpointError(
+                f"{self._reader.label}: embedded checkpoint has SHA-256 "
+                f"{found.sha256[:12]}..., expected {digest[:12]}..."
+            )
+        return found
+
+    def _note(self, error: DamagedArchiveError) -> None:
+        if str(error) not in self.problems:
+            self.problems.append(str(error))
 
     def extract(
         self,
@@ -218,7 +240,7 @@ class Archive:
                     continue
                 picture = planes_of.join(planes, MODES[self.items[index].mode])
                 for target in targets:
-                    writer.put(target, number, picture)
+                    self._put(writer, target, number, picture)
             if self._keep_going:
                 self._lose_the_rest(writer, chosen)
             lost = writer.finish()
@@ -227,6 +249,15 @@ class Archive:
             names, sum(self.items[i].raw_bytes for i in pictures), time.monotonic() - began,
             tuple(lost), tuple(self.problems),
         )  # fmt: skip
+
+    def _put(self, writer: ImageWriter, index: int, number: int, picture: Raster) -> None:
+        try:
+            writer.put(index, number, picture)
+        except DamagedArchiveError as error:
+            if not self._keep_going:
+                raise
+            self._note(error)
+            writer.lose(index)
 
     def verify(self, *, jobs: int = 1) -> int:
         """Decode everything, comparing all checksums; returns the number of images."""
@@ -299,9 +330,11 @@ class Archive:
                 yield Span(index, item, begin, begin - start, end - begin)
             index += 1
 
-    def _touches(self, part: int, wanted: Iterable[int]) -> bool:
+    def _within(self, part: int, wanted: Sequence[int]) -> Sequence[int]:
+        """Those of the rising indices `wanted` that have pictures in the part."""
         first, last = self._parts[part], self._parts[part + 1]
-        return any(self._starts[i] < last and self._starts[i + 1] > first for i in wanted)
+        begin = bisect_right(wanted, first, key=lambda index: self._starts[index + 1])
+        return wanted[begin : bisect_left(wanted, last, key=self._starts.__getitem__)]
 
     def _chain_start(self, item: int, number: int) -> int:
         """First picture that picture `number` of `item` refers to, at whatever remove."""
@@ -353,7 +386,7 @@ class Archive:
     ) -> Iterator[tuple[Place, Planes | None]]:
         parts = [
             n for n in range(len(self.manifest.parts))
-            if self._parts[n] < self._parts[n + 1] and (wanted is None or self._touches(n, wanted))
+            if self._parts[n] < self._parts[n + 1] and (wanted is None or self._within(n, wanted))
         ]  # fmt: skip
         if min(jobs, len(parts)) < 2:
             for number in parts:
@@ -378,9 +411,14 @@ class Archive:
     def _need_checkpoint(self, wanted: list[int] | None) -> None:
         """A missing checkpoint is found before anything is written."""
         indices: Iterable[int] = range(len(self.items)) if wanted is None else wanted
-        letters = (letter for i in indices for _, letter in self.items[i].planes)
-        if "m" in letters:
-            self.checkpoint()
+        coded = (self.items[i] for i in indices if self.items[i].same == -1)
+        if any(letter == "m" for item in coded for _, letter in item.planes):
+            try:
+                self.checkpoint()
+            except DamagedArchiveError as error:
+                if not self._keep_going:
+                    raise
+                self._note(error)
 
     def _extract_files(self, writer: ImageWriter, chosen: Iterable[int]) -> None:
         stored = StoredFiles(self._reader, self.manifest.packed, self.items)
@@ -393,7 +431,7 @@ class Archive:
             except DamagedArchiveError as error:
                 if not self._keep_going:
                     raise
-                self.problems.append(str(error))
+                self._note(error)
                 writer.lose(index)
 
     def _lose_the_rest(self, writer: ImageWriter, chosen: Iterable[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import BinaryIO
 
 from osoa_pl.api.job import CompressionJob, CompressResult, JobOptions, PathOrArrays
@@ -41,7 +42,7 @@ def compress(
     """Compress pictures into the archive `out`, adapting the checkpoint to them on the way.
 
     images: a path or paths (folders, picture files, .npy/.npz/IDX, tars; ``-``: a tar on standard
-    input), or uint8 arrays: (n, h, w), (n, h, w, c), or an iterable of (h, w[, c]), c in 1, 3.
+    input), or uint8 arrays: (n, h, w), (n, h, w, c), or an iterable of (h, w[, c]), c in 1..4.
     out: path, fsspec URL, or binary file. adaptation: `none`, `online` (one pass with `step_size`)
     or `auto` (the smallest of `none`, the better of two step sizes, and xz). settings: sizes of
     batches and segments, or those that differ from what suits the checkpoint's family.
@@ -63,28 +64,50 @@ def compress(
         checkpoint=checkpoint, embed_checkpoint=embed_checkpoint, adaptation=adaptation,
         step_size=step_size, seed=seed, settings=settings, shard=shard, times=times,
         model_only=model_only, device=device, threads=threads, overwrite=overwrite, resume=resume,
-        verify=verify,
+        verify=verify, jobs=jobs,
     )  # fmt: skip
     job = CompressionJob(images, out, options)
     with job:
-        counter = _Counter(watch, job)
+        progress = _Progress(watch, job)
         if min(jobs, len(job.parts)) > 1:
-            code_in_processes(job, min(jobs, len(job.parts)), counter.add)
+            code_in_processes(job, min(jobs, len(job.parts)), progress.add, progress.finish)
         else:
             for number in range(len(job.parts)):
-                job.code(number, counter.add)
-        return job.commit()
+                job.code(number, partial(progress.add, number))
+                progress.finish(number)
+        return job.commit(progress.verified)
 
 
-class _Counter:
-    """Progress in samples coded, summed over what is tried."""
+class _Progress:
+    """Samples coded, of those that are expected to be: `auto` takes two ways to the end.
+
+    A part that tries more, or is taken over from an earlier run, still counts as expected.
+    """
 
     def __init__(self, watch: Watch | None, job: CompressionJob) -> None:
-        self._watch, self._done, self._begun = watch, 0, 0
-        # `auto` takes two ways to the end; more turn up when they begin
-        self._total = job.samples * (2 if job.options.adaptation == "auto" else 1)
+        ways = 2 if job.options.adaptation == "auto" else 1
+        self._watch = watch
+        self._expected = [ways * samples for samples in job.samples]
+        self._coded = sum(self._expected)
+        self._total = self._coded + (sum(job.samples) if job.verifies else 0)
+        self._parts = [0] * len(self._expected)
+        self._done = 0
 
-    def add(self, samples: int, begun: int) -> None:
-        self._done, self._begun = self._done + samples, self._begun + begun
-        if self._watch is not None and samples:
-            self._watch(self._done, max(self._total, self._done))
+    def add(self, number: int, samples: int) -> None:
+        """So many samples of part `number` were coded in one way."""
+        new = min(self._parts[number] + samples, self._expected[number])
+        self._done += new - self._parts[number]
+        self._parts[number] = new
+        self._tell(self._done)
+
+    def finish(self, number: int) -> None:
+        """Part `number` is done."""
+        self.add(number, self._expected[number])
+
+    def verified(self, done: int, total: int) -> None:
+        """So many of the archive's samples have been decoded."""
+        self._tell(min(self._coded + done, self._total))
+
+    def _tell(self, done: int) -> None:
+        if self._watch is not None and done:
+            self._watch(done, self._total)

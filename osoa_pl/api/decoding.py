@@ -20,6 +20,9 @@ from osoa_pl.models.checkpoint import Checkpoint
 from osoa_pl.online.plan import BatchSettings, clean_start, clean_start_after
 from osoa_pl.types import Item
 
+_MAX_SEARCHED = 1 << 22
+"""Planes that are looked through for the next segment that can be decoded."""
+
 Place = tuple[int, int]
 """(index of the item, number of the picture within it)."""
 
@@ -88,6 +91,9 @@ class PartDecoder:
                 if stop is not None and number >= stop:
                     return
                 taken = number >= start and (wanted is None or span.index in wanted)
+                if taken and all(x == "m" and c in runs and runs[c].gone for c, x in item.planes):
+                    yield (span.index, span.begin + offset), None
+                    break  # nor can the others be decoded: an item may claim any number of them
                 planes: Planes = []
                 lost = False
                 for channels, letter in item.planes:
@@ -178,6 +184,11 @@ class _PlaneRun:
         """Planes up to here cannot be decoded."""
         self._segment = 0
 
+    @property
+    def gone(self) -> bool:
+        """Whether no plane can be decoded any more."""
+        return self._lost_before >= self._shard.images
+
     def take(self, shape: tuple[int, int], *, skip: bool) -> np.ndarray | None:
         """The next plane uint8 (h, w, c); None where it is to `skip`, or is lost."""
         number, self._passed = self._passed, self._passed + 1
@@ -232,6 +243,7 @@ class _PlaneRun:
 
         shard, decoding = self._shard, self._part.decoding
         skip = first = 0
+        self._segment = len(shard.segment_bytes)  # what fails without a model fails for all
         if shard.policy.get("name") == "none" and number:
             shapes = self._part.shapes(shard.channels)
             skip, first = clean_start(shapes, decoding.settings, number)
@@ -247,7 +259,7 @@ class _PlaneRun:
         )  # fmt: skip
         self._segment, self._reached = skip, first
         self._run = self._located(
-            session.decode(self._segments(skip), decoding.reader.label, skip=skip)
+            session.decode(self._segments(skip), decoding.reader.label, skip=skip), skip
         )
 
     def _segments(self, skip: int) -> Iterator[tuple[segment_format.SegmentHeader, list[Any]]]:
@@ -261,7 +273,7 @@ class _PlaneRun:
                 raise DamagedArchiveError(f"{reader.label}: {where}: {error}") from error
             yield segment_format.unpack(data, f"{reader.label}: {where}")
 
-    def _located(self, run: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def _located(self, run: Iterator[np.ndarray], first: int) -> Iterator[np.ndarray]:
         """The run, its errors with the place in the file and what is intact."""
         try:
             yield from run
@@ -272,7 +284,9 @@ class _PlaneRun:
                 place = f" at byte {self._part.decoding.reader.offset(name)}"
             except DamagedArchiveError:
                 place = ""
-            intact = f"segments 0-{segment - 1} are intact" if segment else "none before it"
+            intact = f"segments {first}-{segment - 1} are intact"
+            if segment == first:
+                intact = f"begun at segment {first}" if first else "none before it"
             raise DamagedArchiveError(
                 f"{error} (segment {segment} of {count}{place}; {intact})", error.hint
             ) from error
@@ -281,7 +295,8 @@ class _PlaneRun:
         """Find the next plane that can be decoded without the damaged segment."""
         self._run = None
         self._lost_before = self._shard.images
-        if self._shard.policy.get("name") == "none":
-            shapes = self._part.shapes(self._shard.channels)
+        left = self._segment + 1 < len(self._shard.segment_bytes)
+        if left and self._shard.policy.get("name") == "none":
+            shapes = itertools.islice(self._part.shapes(self._shard.channels), _MAX_SEARCHED)
             plane = clean_start_after(shapes, self._part.decoding.settings, self._segment)
             self._lost_before = self._shard.images if plane is None else plane

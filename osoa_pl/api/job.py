@@ -20,8 +20,21 @@ from typing import Any, Self
 
 import numpy as np
 
-from osoa_pl.api.members import CHECKPOINT_MEMBER, ITEMS_MEMBER, check_device, file_block_member
-from osoa_pl.api.part import Adaptation, CodingOptions, PartCoder, PartResult, code_part
+from osoa_pl.api.members import (
+    CHECKPOINT_MEMBER,
+    ITEMS_MEMBER,
+    Watch,
+    check_device,
+    file_block_member,
+)
+from osoa_pl.api.part import (
+    Adaptation,
+    CodingOptions,
+    PartCoder,
+    PartResult,
+    check_unchanged,
+    code_part,
+)
 from osoa_pl.api.survey import Piece
 from osoa_pl.data import files
 from osoa_pl.data.collection import Collection, Entry, collect
@@ -95,6 +108,8 @@ class JobOptions:
     overwrite: bool = False
     resume: bool = False
     verify: bool = False
+    jobs: int = 1
+    """Processes that `verify` decodes with."""
     measure: bool = False
 
 
@@ -149,12 +164,11 @@ class CompressionJob:
             ]
             if plain:
                 zoo.check_sizes(self.checkpoint, channels, plain)
-        self.samples = sum(
-            p.count * p.entry.item.raw_bytes // p.entry.item.count
+        self.samples = [
+            sum(p.count * (p.entry.item.raw_bytes // p.entry.item.count) for p in part)
             for part in self.parts
-            for p in part
-        )
-        """Samples to code, over all parts."""
+        ]
+        """Samples of each part."""
         self._results: dict[int, PartResult] = {}
 
     def __enter__(self) -> Self:
@@ -168,7 +182,7 @@ class CompressionJob:
 
     def _check_leftover(self) -> None:
         """Raises UsageError where the folder is left by a run with other options."""
-        run = self.options.identity()
+        run = {**self.options.identity(), "shard": self._options.shard}
         kept = self._writer.read_note(_RUN)
         try:
             before = run if kept is None else json.loads(kept)
@@ -202,11 +216,21 @@ class CompressionJob:
         """Where the parts' files gather."""
         return self._writer.folder
 
-    def coder(self, number: int, watch: Callable[[int, int], None] | None = None) -> PartCoder:
+    @property
+    def verifies(self) -> bool:
+        """Whether `commit` decodes the archive."""
+        return self._options.verify
+
+    @property
+    def lock(self) -> tuple[int, ...]:
+        """Descriptor that holds the lock on `folder`, for processes that write there."""
+        return self._writer.lock
+
+    def coder(self, number: int, watch: Callable[[int], None] | None = None) -> PartCoder:
         """The coder of part `number`."""
         return PartCoder(number, self.parts[number], self.options, self.folder, watch)
 
-    def code(self, number: int, watch: Callable[[int, int], None] | None = None) -> None:
+    def code(self, number: int, watch: Callable[[int], None] | None = None) -> None:
         """Code part `number` in this process."""
         part = self.parts[number]
         self.take(code_part(number, part, self.options, self.folder, watch))
@@ -215,8 +239,11 @@ class CompressionJob:
         """Take a part that has been coded."""
         self._results[result.number] = result
 
-    def commit(self) -> CompressResult:
-        """Pack the archive under its final name, once all parts have been taken."""
+    def commit(self, watch: Watch | None = None) -> CompressResult:
+        """Pack the archive under its final name, once all parts have been taken.
+
+        watch: progress of decoding it, with `verify`. Raises InputError where an input has changed.
+        """
         results = [self._results[number] for number in range(len(self.parts))]
         stored, pictures = self._settle(results)
         items = self.collection.items
@@ -251,8 +278,13 @@ class CompressionJob:
             "shards": shards,
             "totals": {"items": len(items), "samples": samples},
         }
+        check_unchanged(self.collection.entries)
+
+        def check(path: Path) -> None:
+            self._verify(path, watch)
+
         total = self._writer.commit(
-            manifest, order=[*order, *coded], check=_verify if self._options.verify else None
+            manifest, order=[*order, *coded], check=check if self._options.verify else None
         )
         return CompressResult(
             archive_bytes=total,
@@ -270,6 +302,20 @@ class CompressionJob:
             copies=sum(1 for item in items if item.same != -1),
             parts=len(results),
         )
+
+    def _verify(self, path: Path, watch: Watch | None) -> None:
+        from osoa_pl.api.archive import Archive
+
+        options = self._options
+        try:
+            with Archive(
+                path, checkpoint=None if options.embed_checkpoint else options.checkpoint,
+                device=options.device, threads=options.threads, watch=watch,
+            ) as archive:  # fmt: skip
+                archive.verify(jobs=options.jobs)
+        except OsoaError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            raise type(error)(f"{self._writer.label}: fails its verification: {reason}") from error
 
     def _settle(self, results: Sequence[PartResult]) -> tuple[list[tuple[str, str]], list[int]]:
         """Enter what the parts decided into the items.
@@ -379,13 +425,6 @@ def _moved(number: int, starts: Sequence[int], left: Sequence[int]) -> int:
     if index >= len(left) - 1:
         return left[-1]
     return left[index] + min(number - starts[index], left[index + 1] - left[index])
-
-
-def _verify(path: Path) -> None:
-    from osoa_pl.api.archive import Archive
-
-    with Archive(path) as archive:
-        archive.verify()
 
 
 def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]], list[int]]:

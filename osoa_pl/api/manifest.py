@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from osoa_pl.errors import DamagedArchiveError, PortabilityError
-from osoa_pl.format.blocks import MAX_BLOCK_BYTES, BlockInfo
+from osoa_pl.format.blocks import BLOCK_BYTES, MAX_BLOCK_BYTES, BlockInfo
 from osoa_pl.format.container import ArchiveReader, require
 from osoa_pl.online.plan import BatchSettings
 from osoa_pl.types import ARITHMETIC_VERSION
@@ -95,7 +95,7 @@ def read_manifest(reader: ArchiveReader) -> Manifest:
         seed=seed,
         settings=settings,
         parts=tuple(parts),
-        packed=_blocks({"packed": [], **entries}, "packed", where),
+        packed=_blocks({"packed": [], **entries}, "packed", where, BLOCK_BYTES),
     )
 
 
@@ -120,11 +120,13 @@ def _part(entry: Any, shards: Sequence[ShardInfo], where: str) -> PartInfo:
     return PartInfo(pictures, by_channels, _blocks(entry, "planes", where))
 
 
-def _blocks(entry: Mapping[str, Any], key: str, where: str) -> tuple[BlockInfo, ...]:
+def _blocks(
+    entry: Mapping[str, Any], key: str, where: str, largest: int = MAX_BLOCK_BYTES
+) -> tuple[BlockInfo, ...]:
     infos = []
     for sizes in require(entry, key, list, where):
         sound = isinstance(sizes, list) and len(sizes) == 2 and all(type(s) is int for s in sizes)
-        if not sound or not 0 < sizes[1] <= sizes[0] <= MAX_BLOCK_BYTES:
+        if not sound or not 0 < sizes[1] <= sizes[0] <= largest:
             raise DamagedArchiveError(f"{where}: manifest key '{key}': not the sizes of a block")
         infos.append(BlockInfo(*sizes))
     return tuple(infos)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-from collections.abc import Callable, Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 
 from osoa_pl.api.members import block_member, segment_member
 from osoa_pl.api.survey import Choice, Piece, settle, survey
-from osoa_pl.data.collection import Planes
+from osoa_pl.data.collection import Entry, Planes
+from osoa_pl.data.files import describe
+from osoa_pl.errors import InputError
 from osoa_pl.format.blocks import BlockWriter
 from osoa_pl.format.partial import PartialFolder
 from osoa_pl.models import zoo
@@ -101,7 +104,7 @@ class _Round:
 class PartCoder:
     """Codes one part: make its `moves` one after the other, then ask for the `result`.
 
-    watch: called with samples coded, and how many more there are to code than was told before.
+    watch: called with samples as they are coded, in whatever way is being tried.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class PartCoder:
         pieces: Sequence[Piece],
         options: CodingOptions,
         folder: PartialFolder,
-        watch: Callable[[int, int], None] | None = None,
+        watch: Callable[[int], None] | None = None,
     ) -> None:
         self.number, self.pieces, self.options = number, pieces, options
         self._folder, self._watch = folder, watch
@@ -187,15 +190,24 @@ class PartCoder:
         return made if found == sizes else None
 
     def keep_result(self) -> PartResult:
-        """The result after the last move, noted in the folder; what was not taken is removed."""
+        """The result after the last move, noted in the folder; what was not taken is removed.
+
+        Raises InputError where an input has changed meanwhile.
+        """
+        try:
+            check_unchanged(piece.entry for piece in self.pieces)
+        except InputError:
+            self._clean_up(nothing=True)  # should the old file come back, this is not of it
+            raise
         made = self.result()
         text = json.dumps({"key": self.key, **vars(made)})
         self._folder.write(f"{self._place}/result", text.encode())
         self._clean_up()
         return made
 
-    def _clean_up(self) -> None:
-        final = self._final
+    def _clean_up(self, *, nothing: bool = False) -> None:
+        """Remove what is not in the result, or all of it."""
+        final = None if nothing else self._final
         kept = set() if final is None else {t.name for t in final.shards.values()}
         for trajectory in self._made:
             if trajectory.name not in kept:
@@ -267,11 +279,8 @@ class PartCoder:
         options = self.options
         letters = repr([(c.letters, c.kept) for c in choices])
         key = hashlib.sha256((self.key + letters).encode()).hexdigest()
-        samples = channels * sum(height * width for height, width in shapes)
 
         def begin(policy: Policy) -> Session:
-            if self._watch is not None:
-                self._watch(0, samples)
             model, moment = zoo.build(
                 options.checkpoint, channels, device=options.device, threads=options.threads
             )
@@ -297,7 +306,7 @@ class PartCoder:
 
     def _watched(self, samples: int) -> None:
         if self._watch is not None:
-            self._watch(samples, 0)
+            self._watch(samples)
 
     def _coded(self, choices: Sequence[Choice], wanted: str) -> Iterator[tuple[Piece, Choice]]:
         for piece, choice in zip(self.pieces, choices, strict=True):
@@ -388,6 +397,23 @@ class PartCoder:
         return found < 1.5 * trajectory.record.cost / samples
 
 
+def check_unchanged(entries: Iterable[Entry]) -> None:
+    """Raises InputError for a file that is not what it was when it was listed.
+
+    Files are read several times: one that changes in between would come back as a mixture.
+    """
+    for entry in entries:
+        if not isinstance(entry.origin, str):
+            continue
+        try:
+            status = os.stat(entry.origin)
+        except OSError as error:
+            place = describe(entry.origin)
+            raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
+        if (status.st_size, status.st_mtime_ns) != (entry.size, entry.stamp):
+            raise InputError(f"{describe(entry.origin)}: changed while it was read")
+
+
 def _total(made: _Round) -> int:
     return made.total
 
@@ -424,7 +450,7 @@ def code_part(
     pieces: Sequence[Piece],
     options: CodingOptions,
     folder: PartialFolder,
-    watch: Callable[[int, int], None] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> PartResult:
     """Code one part, or take over what an earlier run has finished of it."""
     coder = PartCoder(number, pieces, options, folder, watch)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from osoa_pl.data.collection import Entry, Planes
 from osoa_pl.format.items import MAX_REFERENCE_BYTES
 from osoa_pl.online.prices import UNIT, prices
-from osoa_pl.types import MODES
+from osoa_pl.types import MODES, Item
 
 _LEVEL = 6
 _STRIPS = 16
@@ -83,8 +83,9 @@ def survey(pieces: Sequence[Piece], kinds: frozenset[int], first_only: bool) -> 
 def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bool) -> Choice:
     item = piece.entry.item
     mode = MODES[item.mode]
+    known = [not first_only and channels in kinds for channels in mode.planes]
     if item.kind == "array":
-        return Choice("m", plain=(_packed_size(planes[0] for planes in piece.pictures()),))
+        return _survey_array(piece, known)
     planes = next(piece.pictures())
     plain = tuple(_packed_size([plane]) for plane in planes)
     metadata = len(zlib.compress(item.before + item.after, _LEVEL)) if item.before else 0
@@ -94,8 +95,8 @@ def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bo
         original = size + (_MEMBER_BYTES if size > _BLOCK_FILE_BYTES else 0)
     letters = "m"
     if not mode.plain:
-        known = [not first_only and channels in kinds for channels in mode.planes]
-        letters = "".join(map(_letter, planes, plain, known, _colours(item.mode)))
+        guesses = map(_residual_size, planes)
+        letters = _letters(item, plain, guesses, known)
     choice = Choice(letters, plain=plain, original=original, metadata=metadata)
     near = recent.nearest(piece, planes)
     if near is not None:
@@ -111,19 +112,35 @@ def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bo
     return choice
 
 
-def _colours(name: str) -> list[bool]:
-    """Which planes of a mode look like a photograph's: colours, or their high bytes."""
-    mode = MODES[name]
-    first = mode.depth >= 8 and mode.colour_type != 3
-    return [first, *(False for _ in mode.planes[1:])]
+def _survey_array(piece: Piece, known: Sequence[bool]) -> Choice:
+    item = piece.entry.item
+    packers = [zlib.compressobj(_LEVEL) for _ in known]
+    plain, guesses = [0] * len(known), [0] * len(known)
+    for planes in piece.pictures():
+        for index, plane in enumerate(planes):
+            plain[index] += len(packers[index].compress(np.ascontiguousarray(plane).data))
+            if len(known) > 1:
+                guesses[index] += _residual_size(plane)
+    sizes = tuple(size + len(p.flush()) for size, p in zip(plain, packers, strict=True))
+    letters = _letters(item, sizes, guesses, known) if len(known) > 1 else "m"
+    # parts must agree, and each sees its own pictures only
+    agreed = ("m" if known[0] else "p") + "p" * (len(known) - 1)
+    return Choice(letters if piece.whole or len(known) == 1 else agreed, plain=sizes)
 
 
-def _letter(plane: NDArray[np.uint8], plain: int, known: bool, colours: bool) -> str:
-    if not known:
-        return "p"
-    if colours and 4 * plain > plane.size:
-        return "m"
-    return "m" if _residual_size(plane) < plain else "p"
+def _letters(
+    item: Item, plain: Sequence[int], guesses: Iterable[int], known: Sequence[bool]
+) -> str:
+    """For each plane ``m`` where the model knows it and should cost less than zlib."""
+    mode = MODES[item.mode]
+    samples = item.count * item.height * item.width
+    letters = ""
+    for index, (size, guess, able) in enumerate(zip(plain, guesses, known, strict=True)):
+        # colours and their high bytes look like a photograph's more often than not
+        colours = index == 0 and mode.depth >= 8 and mode.colour_type != 3
+        likely = colours and 4 * size > samples * mode.planes[0]
+        letters += "m" if able and (likely or guess < size) else "p"
+    return letters
 
 
 def _residual_size(plane: NDArray[np.uint8]) -> int:
@@ -169,8 +186,10 @@ class _Recent:
         self._planes[piece.number] = planes
         for key in keys:
             self._strips[key] = piece.number
-        after = piece.position + piece.entry.item.raw_bytes
-        while self._held and after - self._held[0][1] > MAX_REFERENCE_BYTES // 2:
+        self._let_go(piece.position + piece.entry.item.raw_bytes)
+
+    def _let_go(self, position: int) -> None:
+        while self._held and position - self._held[0][1] > MAX_REFERENCE_BYTES // 2:
             number, _, _, old = self._held.popleft()
             del self._planes[number]
             for key in old:
@@ -181,6 +200,7 @@ class _Recent:
         """(number, bytes of each plane's difference) of the picture that has most strips in common
         with this one, if it has a quarter of them.
         """
+        self._let_go(piece.position)  # copies and arrays may stand between
         keys = _strip_keys(piece, planes)
         votes = Counter(self._strips[key] for key in keys if key in self._strips)
         if not votes:

@@ -142,7 +142,7 @@ def resumable(archive: str) -> Iterator[None]:
     """Say where a run that ends early can be taken up, if it can."""
     try:
         yield
-    except OutputExistsError:
+    except (UsageError, OutputExistsError):
         raise
     except (OsoaError, KeyboardInterrupt) as error:
         if not os.path.isdir(f"{archive}.partial"):

@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             keep_going=arguments.keep_going,
         ) as archive,
     ):
-        options = {"only": arguments.only, "overwrite": arguments.force, "jobs": arguments.jobs}
+        jobs = 1 if arguments.archive == STREAM else arguments.jobs  # it can be read only once
+        options = {"only": arguments.only, "overwrite": arguments.force, "jobs": jobs}
         if to_stream or arguments.output.endswith(".tar"):
             result = extract_to_tar(archive, arguments.output, **options)
         else:

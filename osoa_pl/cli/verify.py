@@ -22,6 +22,7 @@ examples:
 
 Exit code 0 says that this machine restores every pixel.
 """
+STREAM = "-"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             watch=watch,
         ) as archive,
     ):
-        images = archive.verify(jobs=arguments.jobs)
+        # a stream can be read only once
+        images = archive.verify(jobs=1 if arguments.archive == STREAM else arguments.jobs)
         info = archive.info
     seconds = time.monotonic() - began
     files = f" and {counted(info.files, 'file')}" if info.files else ""

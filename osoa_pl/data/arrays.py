@@ -87,7 +87,7 @@ def images(path: Path, item: Item) -> Iterator[NDArray[np.uint8]]:
     Raises InputError naming the path where the file is not what it was when scanned.
     """
     facts = ArrayFacts(item.source, item.shape, item.key, item.deflated)
-    size = item.height * item.width * MODES[item.mode].planes[0]
+    size = item.height * item.width * MODES[item.mode].samples
     try:
         with _pixels(path, facts) as stream:
             for _ in range(item.count):
@@ -178,7 +178,7 @@ def _npy_shape(file: BinaryIO) -> tuple[int, ...]:
     if fortran:
         raise InputError("array in Fortran order")
     if array_layout(shape) is None:
-        raise InputError(f"array {shape} holds no images of 1 or 3 channels")
+        raise InputError(f"array {shape} holds no images of 1 to 4 channels")
     return tuple(int(side) for side in shape)
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from osoa_pl.data import arrays, files, images
 from osoa_pl.data.images import Picture
 from osoa_pl.data.listing import Found, Listing, list_files
-from osoa_pl.data.planes import Raster, split
+from osoa_pl.data.planes import Raster, join, split
 from osoa_pl.errors import InputError, UsageError
-from osoa_pl.format.items import array_layout, size_problem
+from osoa_pl.format.items import ARRAY_MODES, array_layout, size_problem
 from osoa_pl.format.names import fold, name_problem, parents
 from osoa_pl.types import MODES, Item
 
@@ -50,17 +50,19 @@ class Entry:
         Raises InputError naming the path where the file has changed.
         """
         item, origin = self.item, self.origin
+        if not item.mode:
+            return
+        mode = MODES[item.mode]
         end = item.count if count is None else begin + count
         if isinstance(origin, np.ndarray):
-            channels = MODES[item.mode].planes[0]
-            shape = (item.count, item.height, item.width, channels)
+            shape = (item.count, item.height, item.width, mode.samples)
             for image in origin.reshape(shape)[begin:end]:
-                yield [image]
+                yield split(image, mode)
         elif origin is not None and item.kind == "array":
             for image in islice(arrays.images(Path(origin), item), begin, end):
-                yield [image]
+                yield split(image, mode)
         elif origin is not None and item.kind == "image":
-            yield split(self._raster(origin), MODES[item.mode])
+            yield split(self._raster(origin), mode)
 
     def _raster(self, path: str) -> Raster:
         item = self.item
@@ -137,7 +139,7 @@ class Collection:
         """Collection of a Python caller.
 
         `data`: uint8 (n, h, w) or (n, h, w, c), kept as one array; or an iterable of uint8 (h, w)
-        or (h, w, c), named 000000.png and so on; c in 1, 3. Raises InputError for other dtypes
+        or (h, w, c), named 000000.png and so on; c in 1..4. Raises InputError for other dtypes
         or shapes, UsageError for nothing.
         """
         if isinstance(data, np.ndarray):
@@ -145,7 +147,7 @@ class Collection:
             if data.dtype != np.uint8 or data.ndim not in (3, 4) or (data.size and layout is None):
                 raise InputError(
                     f"array: found {data.dtype} {data.shape}, "
-                    "expected uint8 (n, h, w) or (n, h, w, c) with c in 1, 3"
+                    "expected uint8 (n, h, w) or (n, h, w, c) with c in 1 to 4"
                 )
             if layout is None:
                 raise UsageError(f"array of shape {data.shape}: no pixels")
@@ -168,12 +170,12 @@ class Collection:
             if entry.item.same != -1:
                 self.entries[index] = replace(entry, item=replace(entry.item, same=-1))
 
-    def images(self, planes_wanted: int) -> Iterator[NDArray[np.uint8]]:
-        """8-bit grey (1) or RGB (3) pictures uint8 (h, w, c) in item order, read lazily."""
+    def images(self, mode: str) -> Iterator[NDArray[np.uint8]]:
+        """Pictures uint8 (h, w, samples) of one mode of 8 bits, in item order, read lazily."""
         for entry in self.entries:
-            if entry.item.count and _plain_channels(entry.item) == planes_wanted:
+            if entry.item.mode == mode:
                 for found in entry.planes():
-                    yield found[0]
+                    yield join(found, MODES[mode]).astype(np.uint8, copy=False)
 
     def read_file_bytes(self, item: Item) -> bytes:
         """Bytes of a stored file as they were given."""
@@ -181,11 +183,6 @@ class Collection:
             if entry.item is item and isinstance(entry.origin, str):
                 return _read(entry.origin)
         raise UsageError(f"{item.name}: not a stored file of this collection")
-
-
-def _plain_channels(item: Item) -> int:
-    mode = MODES[item.mode]
-    return mode.planes[0] if mode.plain else 0
 
 
 def scan(
@@ -336,7 +333,7 @@ def _image_item(name: str, picture: Picture) -> Item:
 def _array_item(name: str, facts: arrays.ArrayFacts) -> Item:
     layout = array_layout(facts.shape)
     if layout is None:
-        raise InputError(f"array {facts.shape} holds no images of 1 or 3 channels")
+        raise InputError(f"array {facts.shape} holds no images of 1 to 4 channels")
     if problem := size_problem(layout[1], layout[2]):
         raise InputError(f"array {facts.shape}: images of {problem}")
     return Item(
@@ -346,7 +343,7 @@ def _array_item(name: str, facts: arrays.ArrayFacts) -> Item:
 
 
 def _sides(layout: tuple[int, int, int]) -> tuple[str, int, int]:
-    return {1: "grey8", 3: "rgb8"}[layout[0]], layout[1], layout[2]
+    return ARRAY_MODES[layout[0]], layout[1], layout[2]
 
 
 def _file_item(found: Found, size: int) -> Item:
@@ -372,15 +369,15 @@ def _settle_outputs(groups: Sequence[_Group]) -> Iterator[_Group]:
 def _image_entry(image: NDArray[np.uint8], index: int) -> Entry:
     where = f"image {index}"
     pixels = np.asarray(image)
-    sound = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))
+    sound = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in ARRAY_MODES)
     if pixels.dtype != np.uint8 or not sound or not pixels.size:
         raise InputError(
             f"{where}: found {pixels.dtype} {pixels.shape}, "
-            "expected uint8 (h, w) or (h, w, c) with c in 1, 3"
+            "expected uint8 (h, w) or (h, w, c) with c in 1 to 4"
         )
     height, width = pixels.shape[:2]
     _check_size(height, width, where)
-    mode = "rgb8" if pixels.ndim == 3 and pixels.shape[2] == 3 else "grey8"
+    mode = ARRAY_MODES[pixels.shape[2] if pixels.ndim == 3 else 1]
     item = Item(f"{index:06d}.png", "image", "png", mode, height, width, shape=pixels.shape)
     return Entry(item, pixels, pixels.nbytes)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from osoa_pl.data.files import describe
 from osoa_pl.data.tars import is_tar, unpack
 from osoa_pl.errors import UsageError
-from osoa_pl.format.names import fold, parents, portable_name
+from osoa_pl.format.names import fold, numbered, parents, portable_name
 
 STREAM = "-"
 """Standard input or output in the place of a path."""
@@ -273,7 +273,4 @@ def _beside(name: str, taken: Container[str]) -> str:
 
 def _numbered(name: str, attempt: int) -> str:
     folder, slash, base = name.rpartition("/")
-    stem, dot, suffix = base.rpartition(".")
-    if not stem:
-        stem, dot, suffix = base, "", ""
-    return f"{folder}{slash}{stem}~{attempt}{dot}{suffix}"
+    return f"{folder}{slash}{numbered(base, attempt)}"

@@ -97,7 +97,8 @@ class ImageWriter:
         self._ready: dict[int, Path] = {}
         self.written: list[str] = []
         """Names of finished files below the folder, in the order in which they were finished."""
-        self._check()
+        with reporting(self.folder):
+            self._check()
 
     def __enter__(self) -> Self:
         with reporting(self.folder):
@@ -241,6 +242,8 @@ class ImageWriter:
         own = {index: _own_name(items[index]) for index in chosen}
         seen = {own[i] for i in chosen if items[i].kind != "folder"}
         alike = len(seen) < len({sound[i] for i in chosen if items[i].kind != "folder"})
+        if any(part in ("", ".", "..") for name in own.values() for part in name.split("/")):
+            return sound
         in_the_way = any(not seen.isdisjoint(parents(name)) for name in own.values())
         holding = {own[i] for i in chosen if items[i].kind == "folder"} & seen
         return sound if alike or in_the_way or holding else own
@@ -331,7 +334,8 @@ def _drop(places: Iterable[Path]) -> None:
 def _set_time(path: Path, mtime: int) -> None:
     if mtime:
         with suppress(OSError, OverflowError, ValueError):  # not every system has every time
-            os.utime(path, ns=(mtime, mtime))
+            links = os.utime in os.supports_follow_symlinks
+            os.utime(path, ns=(mtime, mtime), follow_symlinks=not links)
 
 
 def _own_name(item: Item) -> str:

@@ -130,6 +130,8 @@ def download(name: str, root: Path) -> None:
 
 def _images(pixels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     layout = array_layout(pixels.shape)
+    if layout is not None and layout[0] not in (1, 3):
+        layout = None
     if pixels.dtype != np.uint8 or layout is None:
         raise InputError(
             f"{path}: found {pixels.dtype} {pixels.shape}, "

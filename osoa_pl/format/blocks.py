@@ -105,6 +105,7 @@ class BlockReader:
         self._infos, self._read, self._where = infos, read, where
         self._block, self._start = 0, 0
         self._loaded: tuple[int, bytes] | None = None
+        self._damaged: dict[int, str] = {}
 
     def place(self, size: int) -> BlockPlace:
         """Where the next piece of `size` bytes stands; nothing is read for it.
@@ -117,9 +118,14 @@ class BlockReader:
             self._block, self._start = self._block + 1, 0
         if self._block == len(self._infos):
             raise DamagedArchiveError(f"{self._where}: too few blocks")
-        found = BlockPlace(self._block, self._start, size)
+        whole, found = (
+            self._infos[self._block].raw_bytes,
+            BlockPlace(self._block, self._start, size),
+        )
+        if whole > BLOCK_BYTES and size != whole:
+            raise DamagedArchiveError(f"{self._where}: block {self._block} is too large")
         self._start += size
-        if self._start > self._infos[self._block].raw_bytes:
+        if self._start > whole:
             raise DamagedArchiveError(f"{self._where}: block {self._block} ends early")
         return found
 
@@ -129,10 +135,18 @@ class BlockReader:
             return b""
         if self._loaded is None or self._loaded[0] != place.block:
             self._loaded = None
-            where = f"{self._where}: block {place.block}"
-            data = decode(self._read(place.block), self._infos[place.block], where)
-            self._loaded = place.block, data
+            self._loaded = place.block, self._load(place.block)
         return self._loaded[1][place.start : place.start + place.size]
+
+    def _load(self, block: int) -> bytes:
+        if block in self._damaged:  # thousands of pieces may ask for it
+            raise DamagedArchiveError(self._damaged[block])
+        try:
+            where = f"{self._where}: block {block}"
+            return decode(self._read(block), self._infos[block], where)
+        except DamagedArchiveError as error:
+            self._damaged[block] = str(error)
+            raise
 
     def end(self) -> None:
         """Raises DamagedArchiveError where bytes are left over after the last piece."""

@@ -46,6 +46,8 @@ MAX_REFERENCE_BYTES = 64 << 20
 
 IMAGE_SOURCES = ("png", "webp", "tiff", "bmp", "ppm", "tga", "jxl")
 ARRAY_SOURCES = ("npy", "npz", "idx")
+ARRAY_MODES = {1: "grey8", 2: "greyalpha8", 3: "rgb8", 4: "rgba8"}
+"""Of pictures in arrays, by samples a pixel."""
 
 _DEFAULTS: dict[str, Any] = {
     field.name: field.default for field in fields(Item) if field.default is not MISSING
@@ -55,6 +57,9 @@ _TYPES: dict[str, type] = {
     "kind": str,
     **{name: type(value) for name, value in _DEFAULTS.items()},
 }
+_NESTING = (b"[", b"{", b",")
+_MAX_NESTING = 1 << 14
+"""Of these bytes in one entry, those in its names included: each may become an object."""
 _BYTES = [name for name, kind in _TYPES.items() if kind is bytes]
 
 
@@ -88,9 +93,16 @@ def unpack(
     the entry.
     """
     entries = _lines(data, where) if version > 1 else _first_format(_parse(data, where))
-    items, last = [], 0
+    items: list[Item] = []
+    last = 0
+    seen: set[tuple[str, str]] = set()  # what repeats costs a table nothing, but memory
     for index, entry in enumerate(entries):
         item = _item(entry, f"{where}: entry {index}", last)
+        if (item.output_name, item.key) in seen:
+            if item.key:
+                raise DamagedArchiveError(f"{where}: {item.name!r} has two arrays {item.key!r}")
+            raise DamagedArchiveError(f"{where}: names {item.name!r} and {item.name!r} clash")
+        seen.add((item.output_name, item.key))
         items.append(item)
         last = item.mtime or last
     check(items, where, max_pixels=max_pixels)
@@ -130,7 +142,7 @@ def alike(first: Item, second: Item) -> bool:
     if first.same != -1 or first.kind != second.kind or first.kind == "folder":
         return False
     if first.kind == "file":
-        return first.size == second.size
+        return (first.size, first.codec) == (second.size, second.codec)
     facts = ("mode", "height", "width", "shape")
     return all(getattr(first, name) == getattr(second, name) for name in facts)
 
@@ -184,6 +196,12 @@ def _lines(data: bytes, where: str) -> Iterator[Any]:
 
 
 def _object(line: bytes, where: str) -> Any:
+    if len(line) > 1 << 20 and sum(map(line.count, _NESTING)) > _MAX_NESTING:
+        raise DamagedArchiveError(f"{where}: an entry of the item table is not flat")
+    return _json(line, where)
+
+
+def _json(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -198,7 +216,7 @@ def _parse(data: bytes, where: str) -> list[Any]:
         raise DamagedArchiveError(f"{where}: item table does not decompress") from error
     if not stream.eof or stream.unused_data:
         raise DamagedArchiveError(f"{where}: item table is cut off, too large or followed by data")
-    entries = _object(text, where)
+    entries = _json(text, where)
     if not isinstance(entries, list):
         raise DamagedArchiveError(f"{where}: item table is not a list")
     return entries
@@ -308,8 +326,10 @@ def _image_problem(item: Item) -> str | None:
     if not item.shape:
         return None
     plain = (item.height, item.width)
-    sides = {"grey8": ((*plain, 1), plain), "rgb8": ((*plain, 3),)}.get(item.mode, ())
-    return None if item.shape in sides else f"shape {item.shape}"
+    samples = MODES[item.mode].samples
+    known = item.mode == ARRAY_MODES.get(samples)
+    sound = item.shape == (*plain, samples) or (samples == 1 and item.shape == plain)
+    return None if known and sound else f"shape {item.shape}"
 
 
 def _array_problem(item: Item) -> str | None:
@@ -326,8 +346,9 @@ def _array_problem(item: Item) -> str | None:
             return f"unsafe key {item.key!r}"
     elif item.key or item.deflated:
         return "npz fields in another kind of array"
-    expected = (MODES[item.mode].planes[0], item.height, item.width)
-    if not MODES[item.mode].plain or array_layout(item.shape) != expected:
+    mode = MODES[item.mode]
+    expected = (mode.samples, item.height, item.width)
+    if item.mode != ARRAY_MODES.get(mode.samples) or array_layout(item.shape) != expected:
         return f"shape {item.shape} does not hold {item.height}x{item.width} of {item.mode}"
     return None
 
@@ -355,15 +376,15 @@ def size_problem(height: int, width: int) -> str | None:
 def array_layout(shape: Sequence[int]) -> tuple[int, int, int] | None:
     """(channels, height, width) of the images in a uint8 array, or None where it holds none.
 
-    (n, h, w, c) with c in 1, 3; (n, h, w); and (h, w, c), told from (n, h, w) by a last side of
+    (n, h, w, c) with c in 1..4; (n, h, w); and (h, w, c), told from (n, h, w) by a last side of
     1 or 3. All sides must be positive.
 
     >>> array_layout((10, 28, 28)), array_layout((512, 768, 3)), array_layout((7, 8, 8, 4))
-    ((1, 28, 28), (3, 512, 768), None)
+    ((1, 28, 28), (3, 512, 768), (4, 8, 8))
     """
     if not all(side > 0 for side in shape) or prod(shape) > 3 * MAX_TOTAL_PIXELS:
         return None
-    if len(shape) == 4 and shape[3] in (1, 3):
+    if len(shape) == 4 and shape[3] in ARRAY_MODES:
         return shape[3], shape[1], shape[2]
     if len(shape) == 3 and shape[2] in (1, 3):
         return shape[2], shape[0], shape[1]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import pairwise
 
 MAX_NAME_BYTES = 4096
 MAX_PART_BYTES = 255
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
-_NUMBER = re.compile(r"(~[0-9]+)+(?=(\.[^.]*)?$)")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -59,43 +59,21 @@ def clash(names: Iterable[str], folders: Iterable[str] = ()) -> tuple[str, str] 
     Equal after `fold`, or a folder of another; `folders`: those of the names that are folders, and
     may hold others.
     """
-    seen: dict[str, str] = {}
     whole = set(folders)
-    inner: dict[str, str] = {fold(name): name for name in whole}
-    if len(inner) != len(whole):
-        listed = sorted(whole, key=fold)
-        return next((a, b) for a, b in zip(listed, listed[1:], strict=False) if fold(a) == fold(b))
-    found: set[str] = set()
-    for name in names:
-        if name in whole:
-            if name in found:
-                return name, name
-            found.add(name)
-            for folder in parents(fold(name)):
-                if folder in seen:
-                    return seen[folder], name
-                inner.setdefault(folder, name)
-            if fold(name) in seen:
-                return seen[fold(name)], name
-            continue
-        folded = fold(name)
-        if folded in seen:
-            return seen[folded], name
-        if folded in inner:
-            return inner[folded], name
-        for folder in parents(folded):
-            if folder in seen:
-                return seen[folder], name
-            inner.setdefault(folder, name)
-        seen[folded] = name
+    # With the separator below all other characters, what lies in a folder comes right behind it:
+    # neighbours tell, and deep names cost no more memory than they have characters.
+    listed = sorted((fold(name).replace("/", "\0"), at, name) for at, name in enumerate(names))
+    for (key, _, name), (other_key, _, other) in pairwise(listed):
+        inside = other_key.startswith(key + "\0") and name not in whole
+        if other_key == key or inside:
+            return name, other
     return None
 
 
 def given_problem(given: bytes, name: str) -> str | None:
-    """Why `given` may not be a name that was changed to `name`; None where it may.
+    """Why `given` may not be the own name of what the archive calls `name`; None where it may.
 
-    It must become `name` by `portable_name`, but for the numbers that keep names apart: so it lies
-    in as many folders and cannot lead anywhere else.
+    It lies in as many folders and cannot lead anywhere else.
     """
     text = given.decode("utf-8", "surrogateescape")
     parts = text.split("/")
@@ -104,10 +82,28 @@ def given_problem(given: bytes, name: str) -> str | None:
     longest = max(len(part.encode("utf-8", "surrogateescape")) for part in parts)
     if len(given) > MAX_NAME_BYTES or longest > MAX_PART_BYTES:
         return "a name that is too long"
-    plain = "/".join(_NUMBER.sub("", part) for part in portable_name(text).split("/"))
-    if plain != "/".join(_NUMBER.sub("", part) for part in name.split("/")):
-        return "a name that is not its own"
+    if len(parts) != name.count("/") + 1:
+        return "a name in other folders"
     return None
+
+
+def numbered(part: str, attempt: int) -> str:
+    """The last part of a name with a number before its suffix, shortened where it grows too long.
+
+    >>> numbered("a.png", 2)
+    'a~2.png'
+    """
+    stem, dot, suffix = part.rpartition(".")
+    if not stem:
+        stem, dot, suffix = part, "", ""
+    return _shortened(stem, f"~{attempt}{dot}{suffix}")
+
+
+def _shortened(stem: str, end: str) -> str:
+    room = MAX_PART_BYTES - len(end.encode("utf-8"))
+    if room < 1:  # a suffix that is nearly all there is
+        stem, end, room = stem + end, "", MAX_PART_BYTES
+    return stem.encode("utf-8")[:room].decode("utf-8", "ignore").rstrip(" .") + end
 
 
 def parents(name: str) -> list[str]:
@@ -140,4 +136,7 @@ def _portable_part(part: str) -> str:
     part = kept + "_" * (len(part) - len(kept))
     if _RESERVED.fullmatch(part.split(".")[0].rstrip(" ")):
         part = "_" + part
+    if len(part.encode("utf-8")) > MAX_PART_BYTES:
+        stem, dot, suffix = part.rpartition(".")
+        part = _shortened(stem, dot + suffix) if stem else _shortened(part, "")
     return part

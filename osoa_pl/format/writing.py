@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,8 @@ except ImportError:  # pragma: no cover
 _MARK = "osoa-partial"
 _MARK_TEXT = b"members of an unfinished osoa archive; safe to delete when no osoa command runs\n"
 _NOTES = "notes/"
+_PATIENCE = 2.0
+"""Seconds in which the workers of a run that was killed have ended, too."""
 
 
 class ArchiveWriter:
@@ -59,6 +62,13 @@ class ArchiveWriter:
         self.folder = PartialFolder(self._destination.partial)
         self._members: dict[str, str] = {}  # name -> name in the folder
         self._lock: BinaryIO | None = None
+
+    @property
+    def lock(self) -> tuple[int, ...]:
+        """Descriptor of the lock on `folder`, for processes that write there: while one of them
+        lives, no other run does. Empty where the system has no such locks.
+        """
+        return () if self._lock is None or fcntl is None else (self._lock.fileno(),)
 
     @property
     def partial(self) -> Path:
@@ -249,12 +259,17 @@ def _read(content: BinaryIO, name: str) -> bytes:
 def _lock_or_refuse(file: BinaryIO, partial: Path) -> None:
     if fcntl is None:
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"{partial}: another run is writing this archive") from None
-    except OSError:  # a file system without locks
-        return
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise UsageError(f"{partial}: another run is writing this archive") from None
+            time.sleep(0.05)
+        except OSError:  # a file system without locks
+            return
 
 
 def _remove_partial(partial: Path) -> None:

@@ -15,6 +15,7 @@ from osoa_pl.data.files import describe
 from osoa_pl.errors import OsoaError, UsageError
 from osoa_pl.report import measurement, rivals
 
+_RIVALS_TAKE = ("rgb8", "grey8", "rgba8")
 ADAPTATIONS = ("none", "online", "auto")
 
 Step = Callable[[str, int, int], None]
@@ -74,6 +75,13 @@ def bench(
     samples = sum(item.raw_bytes for item in collection.items if item.count)
     if not samples:
         raise UsageError(f"{', '.join(describe(path) for path in inputs)}: no pictures to measure")
+    others = [item for item in collection.items if item.mode not in ("", *_RIVALS_TAKE)]
+    if rival_names and others:
+        raise UsageError(
+            f"{others[0].name}: rivals are measured on 8-bit grey, RGB and RGBA pictures, found "
+            f"{others[0].mode}",
+            hint="leave such pictures out, or measure without rivals (--rivals none)",
+        )
     total, done = len(adaptations) + len(rival_names), 0
     rows: list[Row] = []
 
@@ -87,7 +95,7 @@ def bench(
         begin(f"osoa {adaptation}")
         rows.append(_own(inputs, collection, samples, adaptation, checkpoint, device, threads))
     if rival_names:
-        groups = [list(collection.images(channels)) for channels in (3, 1)]
+        groups = [list(collection.images(mode)) for mode in _RIVALS_TAKE]
         for name in rival_names:
             begin(rivals.TITLES.get(name, name))
             rows += map(_rival_row, rivals.measure(name, groups, threads=threads or 1))

@@ -50,7 +50,7 @@ class RivalResult:
 
 @dataclass(frozen=True)
 class _Codec:
-    """Encode uint8 (h, w) or (h, w, 3); `decode` takes the bytes and the expected shape."""
+    """Encode uint8 (h, w) or (h, w, 3..4); `decode` takes the bytes and the expected shape."""
 
     encode: Callable[[Pixels, int], bytes]
     decode: Callable[[bytes, tuple[int, ...]], Pixels]
@@ -75,7 +75,9 @@ def _encode_webp(pixels: Pixels, threads: int) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    picture = Image.fromarray(pixels).convert("RGB")
+    picture = Image.fromarray(pixels)
+    if picture.mode == "L":
+        picture = picture.convert("RGB")
     picture.save(file, "WEBP", lossless=True, quality=100, method=6, exact=True)
     return file.getvalue()
 
@@ -84,7 +86,11 @@ def _decode_webp(data: bytes, shape: tuple[int, ...]) -> Pixels:
     import imagecodecs
 
     found = np.asarray(imagecodecs.webp_decode(data))
-    return found[..., :3] if len(shape) == 3 else found[..., 0]  # grey comes back as RGB
+    if len(shape) == 2:
+        return found[..., 0]  # grey comes back as RGB
+    if shape[2] == 4 and found.shape[2] == 3:  # an alpha of 255 throughout is left out
+        return np.concatenate([found, np.full_like(found[..., :1], 255)], axis=2)
+    return found[..., : shape[2]]
 
 
 def _jxl(effort: int) -> _Codec:

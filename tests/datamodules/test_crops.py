@@ -90,7 +90,7 @@ def test_mistakes_are_named(tmp_path, array_file):
     with pytest.raises(InputError, match="no picture of at least 32x32"):
         ImageCrops(root=tmp_path / "small").setup("test")
     np.save(tmp_path / "rgba.npy", images(2, 8, 8, 4))
-    with pytest.raises(InputError, match="rgba.npy: array .2, 8, 8, 4. holds no images"):
+    with pytest.raises(InputError, match="rgba.npy: found uint8 .2, 8, 8, 4."):
         ImageCrops(root=tmp_path / "rgba.npy").setup("test")
 
 

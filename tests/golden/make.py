@@ -1,0 +1,96 @@
+"""Makes golden archives of the present format: `python tests/golden/make.py NAME-PREFIX`.
+
+Only ever add: what is here has to be decoded by every later version. `contents.json` is written by
+tests/test_golden.py's own reading (Pillow and numpy, no line of the package) of what each archive
+restored when it was made, and never changed for an archive that exists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fakes import picture, small_model
+from test_golden import CONTENTS, GOLDEN, described
+
+import osoa_pl
+from osoa_pl.models.zoo import pack
+from osoa_pl.online.plan import BatchSettings
+
+SETTINGS = BatchSettings(batch_pixels=512, first_pixels=128, segment_batches=2, streams=2)
+TIME = 1_700_000_000_123_456_789
+
+
+def collection(folder: Path) -> None:
+    """A little of everything."""
+    (folder / "sub" / "empty").mkdir(parents=True)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Title", "golden")
+    colour = picture(20, 33, 3, 1)
+    alpha = picture(20, 33, 1, 7)
+    Image.fromarray(colour).save(folder / "a.png", pnginfo=info, dpi=(300, 300))
+    Image.fromarray(colour).save(folder / "a copy.png")
+    (folder / "a same.png").write_bytes((folder / "a.png").read_bytes())
+    near = colour.copy()
+    near[3:5, 4:9] = 255 - near[3:5, 4:9]
+    Image.fromarray(near).save(folder / "a near.png")
+    Image.fromarray(picture(17, 9, 1, 2)[:, :, 0]).save(folder / "sub" / "grey.png")
+    Image.fromarray(picture(12, 16, 3, 3)).save(folder / "sub" / "b.webp", lossless=True)
+    Image.fromarray(np.concatenate([colour, alpha], 2)).save(folder / "rgba.png")
+    Image.fromarray(np.concatenate([alpha, alpha], 2)).save(folder / "ga.png")
+    Image.fromarray(colour).quantize(16).save(folder / "palette.png", transparency=3)
+    Image.fromarray(alpha[:, :, 0]).convert("1").save(folder / "bits.png")
+    deep = picture(14, 15, 1, 4)[:, :, 0].astype(np.uint16) * 257 + 3
+    Image.fromarray(deep).save(folder / "deep.png")
+    np.save(folder / "stack.npy", np.stack([picture(10, 11, 3, i) for i in range(6)]))
+    np.savez_compressed(
+        folder / "two.npz",
+        x=np.stack([picture(9, 8, 1, i)[:, :, 0] for i in range(3)]),
+        y=np.stack([picture(9, 8, 3, i) for i in range(2)]),
+    )
+    (folder / "readme.txt").write_text("kept byte for byte\n" * 20)
+    (folder / "readme copy.txt").write_text("kept byte for byte\n" * 20)
+    (folder / "noise.bin").write_bytes(np.random.default_rng(0).bytes(5000))
+    (folder / "aux.txt").write_text("a name that not every system takes\n")
+    (folder / "A.PNG").write_bytes((folder / "bits.png").read_bytes())
+    for place in sorted(folder.rglob("*"), reverse=True):
+        os.utime(place, ns=(TIME, TIME + len(place.name)))
+
+
+def main() -> None:
+    """Write the archives and what they hold."""
+    prefix = sys.argv[1]
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        source, checkpoint = work / "in", work / "small.safetensors"
+        source.mkdir()
+        collection(source)
+        checkpoint.write_bytes(pack({"grey": small_model(1), "rgb": small_model(3)}))
+        small = {"checkpoint": str(checkpoint), "embed_checkpoint": True, "settings": SETTINGS}
+        archive = {n: GOLDEN / f"{prefix}-{n}.osoa" for n in ("small", "model", "default", "parts")}
+        osoa_pl.compress(source, archive["small"], adaptation="auto", seed=7, **small)
+        osoa_pl.compress(source, archive["model"], adaptation="online", model_only=True, **small)
+        osoa_pl.compress(source, archive["default"], adaptation="online")
+        osoa_pl.compress(source, archive["parts"], adaptation="none", shard=5, **small)
+        digits = np.stack([picture(28, 28, 1, i)[:, :, 0] for i in range(12)])
+        vae = GOLDEN / f"{prefix}-mnist.osoa"
+        osoa_pl.compress(
+            digits, vae, checkpoint="mnist", adaptation="online", step_size=1e-4, model_only=True
+        )
+        known = json.loads(CONTENTS.read_text())
+        for name in (*archive.values(), vae):
+            restored = work / name.stem
+            osoa_pl.decompress(name, restored)
+            known[name.name] = described(restored)
+        CONTENTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
