@@ -20,7 +20,7 @@ from osoa_pl.models.checkpoint import Checkpoint
 from osoa_pl.online.plan import BatchSettings, clean_start, clean_start_after
 from osoa_pl.types import Item
 
-_MAX_SEARCHED = 1 << 22
+_MAX_SEARCHED = 1 << 20
 """Planes that are looked through for the next segment that can be decoded."""
 
 Place = tuple[int, int]

@@ -138,7 +138,7 @@ class CompressionJob:
         self.checkpoint = checkpoints.read(options.checkpoint)
         self._workspace: tempfile.TemporaryDirectory[str] | None = None
         try:
-            self.collection = self._collect(images, out)
+            self.collection = self._collect(images)
             self._prepare()
         except BaseException:
             self._drop_workspace()
@@ -253,7 +253,7 @@ class CompressionJob:
         coded = [member for result in results for member, _ in result.members]
         packed, file_bytes, kept_bytes = self._store_files({name for name, _ in stored})
         table = item_table.pack(items)
-        item_table.unpack(table, ITEMS_MEMBER)  # what is written opens
+        item_table.check(items, ITEMS_MEMBER)  # what is written opens
         self._writer.add(ITEMS_MEMBER, table)
         if self._options.embed_checkpoint:
             self._writer.add(CHECKPOINT_MEMBER, self.checkpoint.data)
@@ -378,10 +378,8 @@ class CompressionJob:
         raw, coded = (sum(column) for column in zip(*sizes, strict=True)) if sizes else (1, 0)
         return sizes, total, of_kept + in_blocks * coded // raw
 
-    def _collect(self, images: PathOrArrays, out: Any) -> Collection:
-        outputs = []
-        if isinstance(out, str | os.PathLike):
-            outputs = [out, os.fspath(out) + ".partial"]
+    def _collect(self, images: PathOrArrays) -> Collection:
+        outputs = [self._writer.partial, self._writer.partial.with_suffix("")]
         if isinstance(images, np.ndarray):
             return Collection.from_arrays(images)
         if isinstance(images, str | os.PathLike):

@@ -12,6 +12,8 @@ from osoa_pl.format.container import ArchiveReader, require
 from osoa_pl.online.plan import BatchSettings
 from osoa_pl.types import ARITHMETIC_VERSION
 
+_MAX_NAME = 255
+
 
 @dataclass(frozen=True)
 class ShardInfo:
@@ -89,7 +91,7 @@ def read_manifest(reader: ArchiveReader) -> Manifest:
     else:
         parts = _parts(entries, shards, where)
     return Manifest(
-        checkpoint_name=require(checkpoint, "name", str, where),
+        checkpoint_name=_shown(require(checkpoint, "name", str, where)),
         checkpoint_sha256=require(checkpoint, "sha256", str, where),
         embedded=require(checkpoint, "embedded", bool, where),
         seed=seed,
@@ -160,6 +162,11 @@ def _shard(entry: Any, index: int, where: str, version: int) -> ShardInfo:
             f"{sum(found.segment_bytes)}"
         )
     return found
+
+
+def _shown(name: str) -> str:
+    """A name that messages can hold: one line, not too long. Nothing is looked up by it."""
+    return "".join(c if c.isprintable() else "?" for c in name[:_MAX_NAME])
 
 
 def _positive(entry: Mapping[str, Any], key: str, where: str) -> int:

@@ -27,6 +27,7 @@ _PACKED = ("png", "webp", "tiff", "tga", "jxl")
 _MEMBER_BYTES = 160
 """About what a file costs as a member of its own: two ZIP headers with its name."""
 _BLOCK_FILE_BYTES = 4 << 10
+_LARGE_PLANE = 6 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,14 @@ def _letters(
 
 def _residual_size(plane: NDArray[np.uint8]) -> int:
     """Bytes by the empirical entropy of what the median-edge predictor leaves, a stand-in for the
-    model's price.
+    model's price. Of a large plane three stretches of rows stand for all.
     """
+    if plane.size > _LARGE_PLANE:
+        rows = max(1, _LARGE_PLANE // 3 // plane[0].size)
+        last = plane.shape[0] - rows
+        parts = [plane[start : start + rows] for start in (0, last // 2, last)]
+        found = sum(_residual_size(part) for part in parts)
+        return found * int(plane.shape[0]) // (3 * rows)
     padded = np.pad(plane.astype(np.int16), ((1, 0), (1, 0), (0, 0)), mode="edge")
     west, north, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
     low, high = np.minimum(west, north), np.maximum(west, north)
@@ -161,7 +168,7 @@ def _entropy_bytes(counts: NDArray[np.int64]) -> int:
     if not total:
         return 0
     scaled = np.maximum(counts * (1 << 30) // total, 1)
-    return int((counts * prices(scaled, 30)).sum()) // (8 * UNIT)
+    return max(0, int((counts * prices(scaled, 30)).sum()) // (8 * UNIT))
 
 
 def _packed_size(planes: Iterable[NDArray[np.uint8]]) -> int:

@@ -104,10 +104,6 @@ class Entry:
         return replace(self, item=replace(self.item, coded=letters, reference=reference))
 
 
-_Group = tuple[Found, list[Item], str, int, list[bytes]]
-"""Input, its items, reason for storing it, bytes, digests of the file and of its items' pixels."""
-
-
 class Collection:
     """Entries in coding order.
 
@@ -205,46 +201,62 @@ def scan(
 
 
 def collect(listing: Listing, *, verify: bool = True) -> Collection:
-    """Collection of what was listed. Raises UsageError where nothing is left."""
+    """Collection of what was listed; the listing is used up. Raises UsageError where nothing is
+    left.
+    """
     skipped, stored = list(listing.skipped), []
-    groups: list[_Group] = []
-    stamps: dict[str, int] = {}
+    outputs = _Outputs(listing.entries)
+    entries: list[Entry] = []
+    copies = _Copies(entries)
     total = 0
-    for found in listing.entries:
+    listing.entries.reverse()
+    while listing.entries:
+        found = listing.entries.pop()
         if found.folder:
             folder = Item(found.name, "folder", mtime=found.mtime, given=found.given)
-            groups.append((found, [folder], "", 0, []))
+            entries.append(Entry(folder, None))
             continue
         try:
             status = os.stat(found.path)
             size = status.st_size
             items, reason, digests = _classify(found, verify=verify)
+            if items and not outputs.free(found.name, items[0].output_name):
+                taken = f"its restored name {items[0].output_name} is taken"
+                items, reason, digests = [], taken, digests[:1]
+            if not items:
+                items = [_file_item(found, size)]
+                stored.append((found.name, reason))
         except OSError as error:
             skipped.append((files.describe(found.path), f"cannot be read: {error.strerror}"))
             continue
         total += size
-        groups.append((found, items, reason, size, digests))
-        stamps[found.path] = status.st_mtime_ns
-    if not groups:
-        raise UsageError(f"{skipped[0][0]}: {skipped[0][1]}; no files left")
-    entries: list[Entry] = []
-    copies = _Copies(entries)
-    for found, items, reason, size, digests in _settle_outputs(groups):
-        if not items:
-            try:
-                items = [_file_item(found, size)]
-            except OSError as error:
-                skipped.append((files.describe(found.path), f"cannot be read: {error.strerror}"))
-                continue
-            stored.append((found.name, reason))
         for index, item in enumerate(items):
             item = replace(item, mtime=found.mtime, given=found.given)
-            origin = None if found.folder else found.path
-            entry = Entry(item, origin, size, stamps.get(found.path, 0))
+            entry = Entry(item, found.path, size, status.st_mtime_ns)
             copies.add(entry, digests[0] if digests else b"", digests[1 + index :][:1])
+    if not entries:
+        raise UsageError(f"{skipped[0][0]}: {skipped[0][1]}; no files left")
     return Collection(
         entries, skipped=skipped, stored=stored, renamed=listing.renamed, original_bytes=total
     )
+
+
+class _Outputs:
+    """Restored names that are given away: those of all inputs, and what pictures add to them."""
+
+    def __init__(self, listed: Sequence[Found]) -> None:
+        self._taken = {fold(found.name) for found in listed}
+        for found in listed:
+            self._taken.update(parents(fold(found.name)))
+
+    def free(self, name: str, output: str) -> bool:
+        """Whether the picture `name` may be restored as `output`, which it then is."""
+        if output == name:
+            return True
+        if fold(output) in self._taken or name_problem(output) is not None:
+            return False
+        self._taken.add(fold(output))
+        return True
 
 
 class _Copies:
@@ -258,9 +270,10 @@ class _Copies:
     def add(self, entry: Entry, whole: bytes, pixels: Sequence[bytes]) -> None:
         """`whole`: digest of the file's bytes; `pixels`: of the item's pixels, if it has some."""
         item = entry.item
-        key = repr((item.kind, item.mode, item.height, item.width, item.shape, item.size)).encode()
-        by_file = self._files.get(key + whole + item.key.encode()) if whole else None
-        by_pixels = self._pixels.get(key + pixels[0]) if pixels else None
+        facts = (item.kind, item.mode, item.height, item.width, item.shape, item.size)
+        of_file = _key(facts, whole, item.key) if whole else b""
+        of_pixels = _key(facts, pixels[0], "") if pixels else b""
+        by_file, by_pixels = self._files.get(of_file), self._pixels.get(of_pixels)
         target = by_file if by_file is not None else by_pixels
         number = len(self._entries)
         if target is not None:
@@ -269,11 +282,16 @@ class _Copies:
             codec = self._entries[target].item.codec
             entry = replace(entry, item=replace(item, same=target, codec=codec))
         else:
-            if whole:
-                self._files[key + whole + item.key.encode()] = number
-            if pixels:
-                self._pixels[key + pixels[0]] = number
+            if of_file:
+                self._files[of_file] = number
+            if of_pixels:
+                self._pixels[of_pixels] = number
         self._entries.append(entry)
+
+
+def _key(facts: tuple[object, ...], digest: bytes, key: str) -> bytes:
+    # Short: there is one for every file of a collection of any size.
+    return hashlib.blake2b(repr((facts, digest, key)).encode(), digest_size=16).digest()
 
 
 def _without_copies(entries: Sequence[Entry]) -> list[Entry]:
@@ -349,21 +367,6 @@ def _sides(layout: tuple[int, int, int]) -> tuple[str, int, int]:
 def _file_item(found: Found, size: int) -> Item:
     codec = files.choose_codec(Path(found.path))
     return Item(found.name, "file", size=size, codec=codec)
-
-
-def _settle_outputs(groups: Sequence[_Group]) -> Iterator[_Group]:
-    """Turn pixel items whose restored name is another's into stored files."""
-    taken = {fold(found.name) for found, *_ in groups}
-    for found, *_ in groups:
-        taken.update(parents(fold(found.name)))
-    for found, items, reason, size, digests in groups:
-        if items and items[0].output_name != found.name:
-            output = items[0].output_name
-            if fold(output) in taken or name_problem(output) is not None:
-                items, reason, digests = [], f"its restored name {output} is taken", digests[:1]
-            else:
-                taken.add(fold(output))
-        yield found, items, reason, size, digests
 
 
 def _image_entry(image: NDArray[np.uint8], index: int) -> Entry:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from osoa_pl.data import bmp, png, ppm, tga, tiff, webp
+from osoa_pl.data import bmp, jxl, png, ppm, tga, tiff, webp
 from osoa_pl.data.picture import Picture
 from osoa_pl.data.planes import Raster
 from osoa_pl.errors import InputError
@@ -49,6 +49,8 @@ def sniff(head: bytes, suffix: str = "") -> str | None:
         return "bmp"
     if ppm.MAGIC.match(head):
         return "ppm"
+    if head.startswith((jxl.SIGNATURE, jxl.CONTAINER)):
+        return "jxl"
     for magic, place, name in _REFUSED:
         if head[place : place + len(magic)] == magic:
             return name
@@ -130,13 +132,12 @@ _FORMATS = {
     "bmp": _Format(bmp.inspect, bmp.decode),
     "ppm": _Format(ppm.inspect, ppm.decode),
     "tga": _Format(tga.inspect, tga.decode),
+    "jxl": _Format(jxl.inspect, jxl.decode),
 }
 _REFUSED = (
     (b"\xff\xd8\xff", 0, "JPEG"),
     (b"GIF87a", 0, "GIF"),
     (b"GIF89a", 0, "GIF"),
-    (b"\xff\x0a", 0, "JPEG XL"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", 0, "JPEG XL"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", 0, "JPEG 2000"),
     (b"ftypavif", 4, "AVIF"),
     (b"ftyphei", 4, "HEIF"),

@@ -240,7 +240,7 @@ def _item(entry: Any, where: str, last_mtime: int = 0) -> Item:
     values: dict[str, Any] = {}
     for name, value in entry.items():
         if name not in _TYPES:
-            raise DamagedArchiveError(f"{where}: unknown field {name!r}")
+            raise DamagedArchiveError(f"{where}: unknown field {name[:80]!r}")
         values[name] = _value(name, value, f"{where}: field {name!r}")
     if "name" not in values or "kind" not in values:
         raise DamagedArchiveError(f"{where}: has no name or no kind")
@@ -249,7 +249,7 @@ def _item(entry: Any, where: str, last_mtime: int = 0) -> Item:
     item = Item(**values)
     problem = name_problem(item.name) or name_problem(item.output_name)
     if problem is not None:
-        raise DamagedArchiveError(f"{where}: unsafe name {item.name!r}: {problem}")
+        raise DamagedArchiveError(f"{where}: unsafe name {item.name[:200]!r}: {problem}")
     reader = _PROBLEMS.get(item.kind)
     problem = f"unknown kind {item.kind!r}" if reader is None else reader(item)
     if item.given and problem is None:
@@ -257,7 +257,7 @@ def _item(entry: Any, where: str, last_mtime: int = 0) -> Item:
     if not -MAX_TIME <= item.mtime <= MAX_TIME:
         problem = "a time out of range"
     if problem is not None:
-        raise DamagedArchiveError(f"{where} ({item.name!r}): {problem}")
+        raise DamagedArchiveError(f"{where} ({item.name!r}): {problem[:200]}")
     return item
 
 

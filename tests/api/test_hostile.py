@@ -46,9 +46,9 @@ def members(tmp_path_factory, checkpoint_path) -> Members:
 @contextmanager
 def bounded() -> Iterator[None]:
     """What happens within takes little time and memory."""
-    before, began = high_water(reset=True), time.monotonic()
+    before, began = high_water(reset=True), time.process_time()
     yield
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     assert high_water() - before < MEMORY
 
 
@@ -89,8 +89,8 @@ def test_what_is_forged_into_itself_is_sound(members, tmp_path):
 
 NAMES = (
     "../other", "/tmp/other", "a/../../other", "C:other", "C:/other", "..\\other", "a\\b", "con",
-    "a/NUL.png", "LPT1 .x/a", "a\0b", "a\nb", "a\x1bb", "a//b", "a/./b", ".", "..", "dot.", "space ",
-    "", "x" * 256, "a/" * 2100 + "b", "\ud800", "com¹.png", "aux.tar.gz",
+    "a/NUL.png", "LPT1 .x/a", "a\0b", "a\nb", "a\x1bb", "a//b", "a/./b", ".", "..", "dot.",
+    "space ", "", "x" * 256, "a/" * 2100 + "b", "\ud800", "com¹.png", "aux.tar.gz",
 )  # fmt: skip
 
 
@@ -106,7 +106,8 @@ def test_names_that_lead_elsewhere(members, name, victim, tmp_path):
     "given",
     [
         b"../other", b"/other", b"..", b".", b"a/b", b"a\0b", b"other.txt", b"notes.txt/", b"//",
-        b"notes.txt\0", b"n" * 300, b"../notes.txt", b"./notes.txt", b"\xff" * 5000, b"C:/notes.txt",
+        b"notes.txt\0", b"n" * 300, b"../notes.txt", b"./notes.txt", b"\xff" * 5000,
+        b"C:/notes.txt",
     ],
 )  # fmt: skip
 def test_own_names_that_are_others(members, given, tmp_path):
@@ -129,7 +130,7 @@ def test_own_names_that_lead_elsewhere_without_their_ending(members, name, given
     "first, second",
     [
         ("A.png", "a.png"), ("ß.png", "ss.png"), ("e\u0301", "é"), ("x", "x/y"), ("X/y", "x"),
-        ("ﬁ", "fi"), ("same", "same"),
+        ("ﬀ", "ff"), ("same", "same"),
     ],
 )  # fmt: skip
 def test_names_that_fall_together(members, first, second, tmp_path):
@@ -138,18 +139,19 @@ def test_names_that_fall_together(members, first, second, tmp_path):
         entry(entries, "more.txt").update(name=second)
 
     forged = changed(members, table=forge)
-    assert ("clash" in refusal(forged, tmp_path)) == (first != "ﬁ" or True)
+    assert "clash" in refusal(forged, tmp_path)
 
 
 def test_folders_named_like_files(members, tmp_path):
     for name in ("notes.txt", "NOTES.txt", "notes.txt/x", "tile0.png"):
-        forged = changed(members, table=lambda t: t.append({"kind": "folder", "name": name}))
+        forged = changed(
+            members, table=lambda t, name=name: t.append({"kind": "folder", "name": name})
+        )
         assert "clash" in refusal(forged, tmp_path)
     content = {"size": 5}, {"mode": "rgb8"}, {"same": 0}, {"coded": "p"}, {"shape": [1, 2]}
     for more in content:
-        forged = changed(
-            members, table=lambda t: t.append({"kind": "folder", "name": "new", **more})
-        )
+        new = {"kind": "folder", "name": "new", **more}
+        forged = changed(members, table=lambda t, new=new: t.append(new))
         assert "folder with content" in refusal(forged, tmp_path)
 
 
@@ -159,7 +161,8 @@ def test_folders_named_like_files(members, tmp_path):
         ("twin.png", -2), ("twin.png", 1 << 70), ("twin.png", 10_000), ("twin.png", "self"),
         ("twin.png", "wide ü.png"), ("twin.png", "deep er"), ("twin.png", "notes.txt"),
         ("twin.png", "stack.npy"), ("twin.png", "palette.png"), ("twin.png", HUGE),
-        ("twin.png", 1.0), ("twin.png", True), ("notes.txt", "more.txt"), ("notes.txt", "tile0.png"),
+        ("twin.png", 1.0), ("twin.png", True), ("notes.txt", "more.txt"),
+        ("notes.txt", "tile0.png"),
         ("tile1.png", "twin.png"), ("tile0.png", "tile1.png"), ("stack.npy", "stack.npy"),
     ],
 )  # fmt: skip
@@ -305,7 +308,7 @@ def test_tables_that_explode(members, name, tmp_path):
         lambda parts: parts.reverse(),
         lambda parts: parts.clear(),
         lambda parts: parts.pop(),
-        lambda parts: parts.extend([{"pictures": 0, "planes": []}] * 3 + [{"pictures": 1, "planes": []}]),
+        lambda parts: parts.extend({"pictures": n // 3, "planes": []} for n in range(4)),
         lambda parts: parts[0]["planes"].append([1, 1]),
         lambda parts: [part.update(planes=[[1 << 20, 1 << 10]] * 100_000) for part in parts],
         lambda parts: parts.__setitem__(0, [6, []]),
@@ -356,8 +359,8 @@ def test_countless_pictures_that_are_lost(members, policy, tmp_path):
     "shape",
     [
         [1 << 70, 1, 1], [0, 13, 15], [-1, -13, 15], [1 << 40, 12, 11], [5, 1 << 24, 1 << 16],
-        [5, 12, 11, 1 << 30], [5], [], [5, 12, 11, 1, 1], [True, 12, 11], ["5", 12, 11], [HUGE, 1, 1],
-        [660], list(range(5000)),
+        [5, 12, 11, 1 << 30], [5], [], [5, 12, 11, 1, 1], [True, 12, 11], ["5", 12, 11],
+        [HUGE, 1, 1],        [660], list(range(5000)),
     ],
 )  # fmt: skip
 def test_shapes_that_are_absurd(members, shape, tmp_path):
