@@ -2,10 +2,11 @@
 
     python benchmarks/interruptions.py [FOLDER] [--kills 50] [--jobs 1 2] [--seed 0]
 
-For each number of jobs: one run that nobody disturbs, then runs that are killed at a moment drawn
-from its duration and continued by `--resume`. After each kill: no file under the final name unless
-the run had ended, workers gone, and after the resumption the same bytes and nothing else in the
-folder. Prints a table; exit code 1 where any of that fails.
+For each number of jobs: one run that nobody disturbs, then runs that are killed and continued by
+`--resume`. The moment: so many segments as are drawn from none to all have been kept, and up to
+half a second has passed. After each kill: no file under the final name unless the run had ended,
+workers gone, and after the resumption the same bytes and nothing else in the folder. Prints a
+table; exit code 1 where any of that fails.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +35,7 @@ class Tally:
 
     jobs: int
     seconds: float
+    segments: int
     early: int = 0
     """Before anything was kept."""
     coding: int = 0
@@ -100,8 +103,11 @@ def measure(folder: Path, jobs: int, kills: int, options: list[str], seed: int) 
         ]  # fmt: skip
         began = time.monotonic()
         subprocess.run([*words, "-o", str(place / "whole.osoa")], check=True, cwd=ROOT)
-        tally = Tally(jobs, time.monotonic() - began)
+        seconds = time.monotonic() - began
         whole = (place / "whole.osoa").read_bytes()
+        with zipfile.ZipFile(place / "whole.osoa") as pack:
+            names = [info.filename for info in pack.infolist()]
+        tally = Tally(jobs, seconds, sum(name.endswith(".seg") for name in names))
         for number in range(kills):
             trial = place / str(number)
             trial.mkdir()
@@ -117,10 +123,12 @@ def measure(folder: Path, jobs: int, kills: int, options: list[str], seed: int) 
 def _kill_once(
     tally: Tally, words: list[str], trial: Path, whole: bytes, rng: random.Random
 ) -> None:
-    moment = rng.uniform(0, tally.seconds)
+    segments, pause = rng.randint(0, tally.segments), rng.uniform(0, 0.5)
     final, partial = trial / "a.osoa", trial / "a.osoa.partial"
     run = subprocess.Popen(words, cwd=ROOT)
-    time.sleep(moment)
+    while len(list(partial.glob("m~*.seg"))) < segments and run.poll() is None:
+        time.sleep(0.01)
+    time.sleep(pause)
     workers = workers_of(run.pid)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
@@ -139,7 +147,7 @@ def _kill_once(
         tally.kept.append(kept / len(whole))
     found = sorted(path.name for path in trial.iterdir())
     if again.returncode or found != ["a.osoa"] or final.read_bytes() != whole:
-        tally.other.append(f"at {moment:.2f} s: exit code {again.returncode}, {found}")
+        tally.other.append(f"after {segments} segments: exit code {again.returncode}, {found}")
         print(again.stderr, file=sys.stderr)
     else:
         tally.same += 1

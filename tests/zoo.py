@@ -41,7 +41,7 @@ def build(folder: Path) -> list[Path]:
     found = _Folder(folder)
     for part in (_pngs, _chunks, _broken_pngs, _tiffs, _webps, _bmps, _pnms, _tgas):
         part(found)
-    for part in (_others, _cut, _names, _no_pictures, _arrays):
+    for part in (_others, _cut, _names, _no_pictures, _arrays, _jxls):
         part(found)
     return found.paths
 
@@ -671,7 +671,72 @@ def _arrays(zoo: _Folder) -> None:
     zoo.put("arrays/float-idx3-ubyte", struct.pack(">HBBIII", 0, 13, 3, 1, 1, 1) + bytes(4))
 
 
+def box(kind: bytes, body: bytes) -> bytes:
+    """One box of a JPEG XL container."""
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def jxl_container(*boxes: tuple[bytes, bytes]) -> bytes:
+    """A JPEG XL file of these boxes (type, body), after the two that begin each."""
+    brand = (b"ftyp", b"jxl \0\0\0\0jxl ")
+    parts = ((b"JXL ", b"\r\n\x87\n"), brand, *boxes)
+    return b"".join(box(*part) for part in parts)
+
+
+def _jxls(zoo: _Folder) -> None:
+    if not imagecodecs.JPEGXL.available:
+        return
+
+    def encode(pixels: Any, **options: Any) -> bytes:
+        return bytes(imagecodecs.jpegxl_encode(pixels, numthreads=1, **options))
+
+    for samples, name in ((1, "grey"), (2, "greyalpha"), (3, "rgb"), (4, "rgba")):
+        for depth in (8, 16):
+            raster = zoo.raster(19, 26, samples, depth).astype(np.uint16 if depth > 8 else np.uint8)
+            pixels = raster[:, :, 0] if samples == 1 else raster
+            zoo.put(f"jxl/{name}{depth}.jxl", encode(pixels, effort=3, lossless=True))
+            zoo.put(f"jxl/lossy_{name}{depth}.jxl", encode(pixels, effort=3, distance=1.0))
+    rgb = zoo.raster(16, 24, 3, 8).astype(np.uint8)
+    plain = encode(rgb, effort=7, lossless=True)
+    more = [(b"Exif", bytes(4) + EXIF), (b"xml ", XMP)]
+    parts = [(b"jxlp", b"\0\0\0\0" + plain[:9]), (b"jxlp", b"\x80\0\0\1" + plain[9:])]
+    some = {
+        "container": encode(rgb, effort=1, lossless=True, usecontainer=True),
+        "metadata": jxl_container((b"jxlc", plain), *more),
+        "parts": jxl_container(more[1], parts[0], more[0], parts[1]),
+        "parts_out_of_order": jxl_container(*parts[::-1]),
+        "part_missing": jxl_container(parts[0]),
+        "packed": jxl_container((b"jxlc", plain), (b"brob", b"Exif" + bytes(9))),
+        "jpeg": jxl_container((b"jbrd", bytes(9)), (b"jxlc", plain)),
+        "unknown": jxl_container((b"jxlc", plain), (b"jumb", bytes(9))),
+        "exif_offset": jxl_container((b"jxlc", plain), (b"Exif", b"\0\0\0\1z" + EXIF)),
+        "one_pixel": encode(rgb[:1, :1], lossless=True),
+        "row": encode(np.tile(rgb[:1], (1, 30, 1)), lossless=True),
+        "moving": encode(np.stack([rgb, rgb[::-1]]), lossless=True, photometric="rgb"),
+        "float": encode(rgb.astype(np.float32) / 255, lossless=True),
+        "ten_bits": encode(rgb.astype(np.uint16), lossless=True, bitspersample=10),
+        "trailing": plain + b"tail",
+        "truncated": plain[:-1],
+    }
+    for name, data in some.items():
+        zoo.put(f"jxl/{name}.jxl", data)
+
+
 # Comparison
+
+
+def is_jxl(data: bytes) -> bool:
+    """Whether the file is JPEG XL, bare or in boxes."""
+    return data[:2] == b"\xff\x0a" or data[4:8] == b"JXL "
+
+
+def jxl_boxes(data: bytes) -> dict[bytes, bytes]:
+    """The boxes of a sound JPEG XL file, the last of each type."""
+    found = {}
+    while data and data[:2] != b"\xff\x0a":
+        length = int.from_bytes(data[:4], "big") or len(data)
+        found[data[4:8]], data = data[8:length], data[length:]
+    return found
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -731,6 +796,11 @@ def _other_samples(data: bytes, samples: Any, facts: dict[str, Any]) -> Any:
     """Samples in which the file `data`, no PNG, should have come back in a PNG of these facts."""
     height, width, count = samples.shape
     depth, colour = facts["depth"], facts["colour type"]
+    if is_jxl(data):
+        found = imagecodecs.jpegxl_decode(data)
+        if found.dtype.itemsize * 8 != depth:
+            raise ValueError(f"{depth} bits for {found.dtype}")
+        return found.reshape(height, width, -1)
     if data[:1] == b"P" and (depth == 16 or data[:2] == b"P7"):
         dtype = ">u2" if depth == 16 else "u1"
         size = height * width * count * (depth // 8)
@@ -767,6 +837,8 @@ def _other_samples(data: bytes, samples: Any, facts: dict[str, Any]) -> Any:
 def _other_metadata(before: bytes, after: bytes) -> list[str]:
     if before[:2] == b"P7":
         return []
+    if is_jxl(before):
+        return _jxl_metadata(jxl_boxes(before), png_chunks(after))
     found = []
     with Image.open(io.BytesIO(before)) as old, Image.open(io.BytesIO(after)) as new:
         new.load()
@@ -791,6 +863,13 @@ def _other_metadata(before: bytes, after: bytes) -> list[str]:
             if text is not None and text not in new.info.values():
                 found.append(f"text {text!r}")
     return found
+
+
+def _jxl_metadata(boxes: dict[bytes, bytes], chunks: Chunks) -> list[str]:
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0"
+    wanted = [(b"eXIf", boxes[b"Exif"][4:])] if b"Exif" in boxes else []
+    wanted += [(b"iTXt", xmp + boxes[b"xml "])] if b"xml " in boxes else []
+    return [kind.decode("ascii") for kind, body in wanted if (kind, body) not in chunks]
 
 
 if __name__ == "__main__":

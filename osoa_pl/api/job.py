@@ -393,7 +393,10 @@ class CompressionJob:
         if listed and all(isinstance(i, str | os.PathLike) for i in listed):
             self._workspace = tempfile.TemporaryDirectory(prefix="osoa-")
             place = Path(self._workspace.name)
-            return collect(list_inputs(listed, place, exclude=outputs, times=self._options.times))
+            listing = list_inputs(listed, place, exclude=outputs, times=self._options.times)
+            if not any(place.iterdir()):  # a run that is killed should leave as little as it can
+                self._drop_workspace()
+            return collect(listing)
         for index, image in enumerate(listed):
             if not isinstance(image, np.ndarray):
                 raise UsageError(
@@ -405,6 +408,7 @@ class CompressionJob:
     def _drop_workspace(self) -> None:
         if self._workspace is not None:
             self._workspace.cleanup()
+            self._workspace = None
 
 
 def _copy_of(target: Item, entry: Entry) -> Item:

@@ -78,8 +78,9 @@ def read_manifest(reader: ArchiveReader) -> Manifest:
     seed: int = require(entries, "seed", int, where)
     if not 0 <= seed < 1 << 32:
         raise DamagedArchiveError(f"{where}: seed {seed} is out of range")
+    sizes = require(entries, "settings", dict, where)
     try:
-        settings = BatchSettings(**require(entries, "settings", dict, where))
+        settings = BatchSettings(**sizes)
     except (TypeError, ValueError) as error:
         raise DamagedArchiveError(f"{where}: settings: {error}") from None
     shards = [

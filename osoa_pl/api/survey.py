@@ -153,7 +153,7 @@ def _residual_size(plane: NDArray[np.uint8]) -> int:
         last = plane.shape[0] - rows
         parts = [plane[start : start + rows] for start in (0, last // 2, last)]
         found = sum(_residual_size(part) for part in parts)
-        return found * int(plane.shape[0]) // (3 * rows)
+        return int(found * plane.shape[0] // (3 * rows))
     padded = np.pad(plane.astype(np.int16), ((1, 0), (1, 0), (0, 0)), mode="edge")
     west, north, corner = padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
     low, high = np.minimum(west, north), np.maximum(west, north)

@@ -39,6 +39,8 @@ _WAITING = 16
 """Answers that may wait for each worker: pictures that have been decoded, for the most part."""
 _EARLY_BYTES = 16 << 20
 """Of answers that wait for their turn, in memory for each task; more go to the disk."""
+_LENGTH = 8
+"""Bytes before each task, that tell its size."""
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); "
     "from osoa_pl.api.worker import main; main()"
@@ -222,8 +224,10 @@ class _Worker:
         """Send a task."""
         self.task = number
         with suppress(OSError):  # a worker that is gone says so by its silence
+            data = pickle.dumps(task)
             stream = cast(IO[bytes], self._process.stdin)
-            pickle.dump(task, stream)
+            stream.write(len(data).to_bytes(_LENGTH, "little"))
+            stream.write(data)
             stream.flush()
 
     def fate(self) -> str:
@@ -273,24 +277,20 @@ def serve(tasks: IO[bytes], answers: IO[bytes]) -> NoReturn:
         except OSError:
             os._exit(0)
 
-    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def receive() -> None:
         while True:
-            try:
-                waiting.put(pickle.load(tasks))
-            except (EOFError, OSError, pickle.UnpicklingError):
+            length = tasks.read(_LENGTH)
+            if len(length) < _LENGTH:
                 os._exit(0)  # the other end is gone: whatever is being done, nobody wants it
-            except BaseException as error:
-                waiting.put(error)
+            waiting.put(tasks.read(int.from_bytes(length, "little")))
 
     threading.Thread(target=receive, daemon=True).start()
     while True:
-        task = waiting.get()
+        data = waiting.get()
         try:
-            if isinstance(task, BaseException):
-                raise task
-            answer("done", _do(task, answer))
+            answer("done", _do(pickle.loads(data), answer))
         except BaseException as error:
             answer("error", _portable(error))
 

@@ -2,8 +2,8 @@
 
 Such a frame is integers from end to end, so that every decoder gives the same samples. Whether
 they were rounded before they were coded nobody can tell, as with a PNG. Not taken, though sound:
-ICC profiles, Brotli-packed metadata, patches and tables of contents out of order, for they are
-entropy-coded, and what is small beside its pixels, for it may be a bomb.
+ICC profiles, patches and Brotli-packed metadata, for no decoder at hand tells them exactly, and
+what is small beside its pixels, for it may be a bomb.
 
 Source: ISO/IEC 18181-1 (codestream; bundles are named as there) and 18181-2 (boxes).
 """
@@ -11,7 +11,7 @@ Source: ISO/IEC 18181-1 (codestream; bundles are named as there) and 18181-2 (bo
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,30 +44,35 @@ _MAX_RATIO = 1 << 12
 def inspect(data: bytes) -> Picture:
     """Picture of the file `data`. Raises InputError, or anything for a broken file."""
     codestream, before = _unpacked(data)
-    bits = _Bits(codestream, 8 * len(SIGNATURE))
-    height, width = _size(bits)
-    mode, colours = _metadata(bits)
-    bits.align()
-    shift = _frame(bits, MODES[mode].samples in (2, 4))
-    side = 128 << shift
-    groups, blocks = (-(-height // s) * -(-width // s) for s in (side, 8 * side))
-    size = _sections(bits, 1 if groups == 1 else 2 + groups + blocks, len(codestream))
-    if size != len(codestream):
+    mode, height, width, colours, size = _headers(codestream)
+    if size not in (None, len(codestream)):
         found = "truncated" if size > len(codestream) else "data after the end of the image"
         raise ValueError(found)
-    if height * width * MODES[mode].samples > max(_SMALL, _MAX_RATIO * size):
+    if height * width * MODES[mode].samples > max(_SMALL, _MAX_RATIO * len(codestream)):
         raise InputError("JPEG XL of few bytes for its pixels")
-    if not _decoder().available:
+    if not _codec().available:
         raise InputError("JPEG XL")
     return Picture("jxl", mode, height, width, colours + before)
 
 
 def decode(data: bytes, picture: Picture) -> Raster:
     """Samples (h, w, samples)."""
+    codestream = _unpacked(data)[0]
+    found = _samples(codestream, picture)
+    if _headers(codestream).size is None:
+        try:
+            _samples(codestream[:-1], picture)
+        except RuntimeError:  # wants more: the last byte belongs to the picture
+            return found
+        raise ValueError("data after the end of the image")
+    return found
+
+
+def _samples(codestream: bytes, picture: Picture) -> Raster:
     from imagecodecs import jpegxl_decode
 
     mode = MODES[picture.mode]
-    found: NDArray[Any] = jpegxl_decode(_unpacked(data)[0], index=0, numthreads=1)
+    found: NDArray[Any] = jpegxl_decode(codestream, index=0, numthreads=1)
     shape = (picture.height, picture.width, mode.samples)
     if found.shape not in (shape, shape[:2] if mode.samples == 1 else shape):
         raise ValueError(f"found {found.shape}, expected {shape}")
@@ -77,7 +82,7 @@ def decode(data: bytes, picture: Picture) -> Raster:
     return found
 
 
-def _decoder() -> Any:
+def _codec() -> Any:
     try:
         from imagecodecs import JPEGXL
     except ImportError as error:
@@ -152,8 +157,29 @@ def _unpacked(data: bytes) -> tuple[bytes, bytes]:
         raise ValueError("no codestream")
     exif = found.get(b"Exif", bytes(4))
     if exif[:4] != bytes(4):
-        raise InputError("JPEG XL with Exif that starts late")
+        raise InputError("JPEG XL with an unusual Exif box")
     return codestream, png.metadata_chunks(exif=exif[4:], xmp=found.get(b"xml ", b""))
+
+
+class _Headers(NamedTuple):
+    mode: str
+    height: int
+    width: int
+    colours: bytes
+    """As PNG chunks."""
+    size: int | None
+    """Bytes of the codestream; None where the headers do not tell."""
+
+
+def _headers(codestream: bytes) -> _Headers:
+    bits = _Bits(codestream, 8 * len(SIGNATURE))
+    height, width = _size(bits)
+    mode, colours = _metadata(bits)
+    bits.align()
+    side = 128 << _frame(bits, MODES[mode].samples in (2, 4))
+    groups, blocks = (-(-height // s) * -(-width // s) for s in (side, 8 * side))
+    size = _sections(bits, 1 if groups == 1 else 2 + groups + blocks)
+    return _Headers(mode, height, width, colours, size)
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
@@ -252,12 +278,13 @@ def _frame(bits: _Bits, alpha: bool) -> int:
     return shift
 
 
-def _sections(bits: _Bits, count: int, limit: int) -> int:
-    """TOC of `count` sections: where the last one ends, in bytes."""
-    if count > limit:
-        raise ValueError("truncated")
-    bits.need(1, 0, "JPEG XL with sections out of order")
+def _sections(bits: _Bits, count: int) -> int | None:
+    """TOC of `count` sections: where the last one ends, in bytes; None where it is permuted."""
+    if bits.read(1):
+        return None
     bits.align()
+    if 12 * count > 8 * len(bits.data):
+        raise ValueError("truncated")
     total = sum(bits.pick(_SECTIONS) for _ in range(count))
     bits.align()
     return bits.place // 8 + total

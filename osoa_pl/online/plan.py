@@ -66,15 +66,16 @@ def batches(shapes: Iterable[tuple[int, int]], settings: BatchSettings) -> Itera
     """The batches of a shard whose images have these (height, width), in coding order."""
     tiles: list[Tile] = []
     number = held = 0
+    budget = settings.budget(number)
     for image, (height, width) in enumerate(shapes):
         if width > MAX_WIDTH:
             raise UsageError(f"image {image}: {width} pixels wide (at most {MAX_WIDTH})")
         row = 0
         while row < height:
-            budget = settings.budget(number)
             if tiles and held + (height - row) * width > budget:
                 yield tiles
                 number, tiles, held = number + 1, [], 0
+                budget = settings.budget(number)
                 continue
             rows = min(height - row, max(1, budget // width))
             tiles.append(Tile(image, row, rows, width, row + rows == height))
@@ -83,6 +84,7 @@ def batches(shapes: Iterable[tuple[int, int]], settings: BatchSettings) -> Itera
             if row < height or held >= budget:
                 yield tiles
                 number, tiles, held = number + 1, [], 0
+                budget = settings.budget(number)
     if tiles:
         yield tiles
 

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osoa_pl.errors import DamagedArchiveError
-from osoa_pl.format.blocks import BlockInfo, BlockReader, BlockWriter, decode, encode
+from osoa_pl.format.blocks import (
+    BLOCK_BYTES,
+    BlockInfo,
+    BlockReader,
+    BlockWriter,
+    decode,
+    encode,
+)
 
 TEXT = b"All that repeats costs least beside its likes. " * 60
 PIECES = st.lists(st.binary(max_size=40) | st.integers(0, 90).map(bytes), max_size=12)
@@ -160,3 +167,27 @@ def test_damaged_block_is_named() -> None:
     with pytest.raises(DamagedArchiveError, match="part 0: block 1: does not decompress"):
         found.read(second)
     assert found.read(first) == TEXT
+
+
+def test_a_damaged_block_is_read_once():
+    coded = encode(bytes(range(256)) * 40)
+    asked = []
+
+    def read(index: int) -> bytes:
+        asked.append(index)
+        return coded[:-1] + b"!"
+
+    reader = BlockReader([BlockInfo(10240, len(coded))], read, "x")
+    places = [reader.place(1024) for _ in range(10)]
+    for place in places:
+        with pytest.raises(DamagedArchiveError, match="block 0"):
+            reader.read(place)
+    assert asked == [0]
+
+
+def test_a_large_block_holds_one_piece():
+    large = BLOCK_BYTES + 2
+    reader = BlockReader([BlockInfo(large, large)] * 2, lambda index: bytes(large), "x")
+    assert len(reader.read(reader.place(large))) == large
+    with pytest.raises(DamagedArchiveError, match="too large"):
+        reader.place(BLOCK_BYTES + 1)
