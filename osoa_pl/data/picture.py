@@ -10,7 +10,7 @@ class Picture:
     """A picture that a PNG of this mode, with these chunks, holds without loss."""
 
     source: str
-    """png, webp, tiff, bmp, ppm (PBM, PGM and PAM as well) or tga."""
+    """png, webp, tiff, bmp, ppm (PBM, PGM and PAM as well), tga or jxl."""
     mode: str
     """Name in `osoa_pl.types.MODES`."""
     height: int

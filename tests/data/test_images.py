@@ -206,7 +206,7 @@ def test_zoo_comes_back_or_is_refused(animals: list[Path], tmp_path: Path) -> No
         assert found in ([], ["same bytes under another name"]), path
         modes.add(picture.mode)
         sources.add(picture.source)
-    assert modes == set(MODES) and sources == {"png", "webp", "tiff", "bmp", "ppm", "tga"}
+    assert modes == set(MODES) and sources == {"png", "webp", "tiff", "bmp", "ppm", "tga", "jxl"}
     assert refused > 60
 
 
