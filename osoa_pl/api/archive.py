@@ -6,14 +6,15 @@ import os
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate
 from types import TracebackType
-from typing import BinaryIO, Self, overload
+from typing import BinaryIO, Self, cast, overload
 
 import numpy as np
 
-from osoa_pl.api.decoding import Decoding, PartDecoder, Place, Span
+from osoa_pl.api.decoding import Decoding, PartDecoder, Place, Span, check_part, check_sizes
 from osoa_pl.api.facts import ArchiveInfo, DecompressResult
 from osoa_pl.api.manifest import read_manifest
 from osoa_pl.api.members import (
@@ -22,7 +23,6 @@ from osoa_pl.api.members import (
     ITEMS_MEMBER,
     Watch,
     check_device,
-    segment_member,
 )
 from osoa_pl.api.runs import Cursor, Spool
 from osoa_pl.api.stored import StoredFiles
@@ -32,9 +32,10 @@ from osoa_pl.data import planes as planes_of
 from osoa_pl.data.collection import Planes
 from osoa_pl.data.planes import Raster
 from osoa_pl.data.writer import Deliver, ImageWriter, select
-from osoa_pl.errors import CheckpointError, DamagedArchiveError, UsageError
+from osoa_pl.errors import CheckpointError, DamagedArchiveError
 from osoa_pl.format import items as item_table
 from osoa_pl.format.container import ArchiveReader
+from osoa_pl.format.places import STREAM
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models.checkpoint import Checkpoint
 from osoa_pl.types import MODES, Item
@@ -77,7 +78,7 @@ class Archive:
             self.items: list[Item] = item_table.unpack(table, where, version=self._reader.version)
             self._starts = list(accumulate((i.count for i in self.items), initial=0))
             self._parts = list(accumulate((p.pictures for p in self.manifest.parts), initial=0))
-            self._check_table()
+            self._check_consistent()
             self._expected = sum(item.raw_bytes for item in self.items if item.count)
         except BaseException:
             self._reader.close()
@@ -241,9 +242,7 @@ class Archive:
                 picture = planes_of.join(planes, MODES[self.items[index].mode])
                 for target in targets:
                     self._put(writer, target, number, picture)
-            if self._keep_going:
-                self._lose_the_rest(writer, chosen)
-            lost = writer.finish()
+            lost = writer.finish(give_up=self._keep_going)
             names = tuple(writer.written)
         return DecompressResult(
             names, sum(self.items[i].raw_bytes for i in pictures), time.monotonic() - began,
@@ -388,25 +387,26 @@ class Archive:
             n for n in range(len(self.manifest.parts))
             if self._parts[n] < self._parts[n + 1] and (wanted is None or self._within(n, wanted))
         ]  # fmt: skip
-        if min(jobs, len(parts)) < 2:
+        source = self._source
+        alone = source == STREAM or not isinstance(source, str | os.PathLike)
+        if min(jobs, len(parts)) < 2 or alone:  # a stream is for this process
             for number in parts:
                 yield from self.decode_part(number, wanted)
             return
-        if not isinstance(self._source, str | os.PathLike):
-            raise UsageError("jobs: an archive that is no file is decoded by one process")
         jobs = min(jobs, len(parts))
         options = {
             "checkpoint": self._explicit, "device": self._device, "keep_going": self._keep_going,
             "threads": self._threads or threads_each(jobs),
         }  # fmt: skip
-        tasks = [DecodePart(os.fspath(self._source), n, wanted, options) for n in parts]
-        for _, kind, value in run(tasks, jobs):
-            if kind == "progress":
-                self._progress(value)
-            elif kind == "picture":
-                yield value
-            else:
-                self.problems += [p for p in value if p not in self.problems]
+        tasks = [DecodePart(os.fspath(cast(str, source)), n, wanted, options) for n in parts]
+        with closing(run(tasks, jobs)) as answers:
+            for _, kind, value in answers:
+                if kind == "progress":
+                    self._progress(value)
+                elif kind == "picture":
+                    yield value
+                else:
+                    self.problems += [p for p in value if p not in self.problems]
 
     def _need_checkpoint(self, wanted: list[int] | None) -> None:
         """A missing checkpoint is found before anything is written."""
@@ -434,56 +434,21 @@ class Archive:
                 self._note(error)
                 writer.lose(index)
 
-    def _lose_the_rest(self, writer: ImageWriter, chosen: Iterable[int]) -> None:
-        done = set(writer.written)
-        for index in chosen:
-            if self.items[index].count and writer.name(index) not in done:
-                writer.lose(index)
+    def _check_consistent(self) -> None:
+        """The table, the manifest and the members must tell of the same pictures."""
+        label, inside, told = self._reader.label, self._starts[-1], self._parts[-1]
+        if told != inside:
+            raise DamagedArchiveError(f"{label}: the table has {inside} pictures, the parts {told}")
+        for number, part in enumerate(self.manifest.parts):
+            first = self._parts[number]
+            check_part(part, self._spans(number), first, f"{label}: part {number}")
+        if not self._keep_going:
+            check_sizes(self._reader, self.manifest.shards)
 
     def _progress(self, samples: int) -> None:
         self._done += samples
         if self.watch is not None:
             self.watch(self._done, max(self._expected, self._done))
-
-    def _check_table(self) -> None:
-        """The table, the manifest and the members must tell of the same pictures."""
-        where, manifest = self._reader.label, self.manifest
-        if self._parts[-1] != self._starts[-1]:
-            raise DamagedArchiveError(
-                f"{where}: the table has {self._starts[-1]} pictures, the parts {self._parts[-1]}"
-            )
-        for number, part in enumerate(manifest.parts):
-            planes = {1: [0, 0], 3: [0, 0]}
-            plain = 0
-            for span in self._spans(number):
-                item = span.item
-                if item.reference != -1 and item.reference < self._parts[number]:
-                    raise DamagedArchiveError(f"{where}: {item.name!r} refers to another part")
-                for channels, letter in item.planes:
-                    size = span.count * item.height * item.width
-                    if letter == "m":
-                        planes[channels][0] += span.count
-                        planes[channels][1] += size
-                    else:
-                        plain += size * channels
-            found = {c: [s.images, s.pixels] for c, s in part.shards.items()}
-            if found != {c: counts for c, counts in planes.items() if counts[0]}:
-                raise DamagedArchiveError(
-                    f"{where}: part {number}: the table has planes and pixels {planes}, the "
-                    f"shards {found}"
-                )
-            if plain != sum(block.raw_bytes for block in part.blocks):
-                raise DamagedArchiveError(f"{where}: part {number}: {plain} bytes of plain planes")
-        if self._keep_going:
-            return
-        for shard in manifest.shards:
-            for index, expected in enumerate(shard.segment_bytes):
-                size = self._reader.size(segment_member(shard.number, index))
-                if size != expected:
-                    raise DamagedArchiveError(
-                        f"{where}: shard {shard.number}, segment {index}: found {size} bytes, "
-                        f"expected {expected}"
-                    )
 
 
 def open_archive(

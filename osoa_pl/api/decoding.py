@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,45 @@ class Decoding:
     threads: int | None = None
     watch: Callable[[int], None] | None = None
     """Called with samples as they are decoded."""
+
+
+def check_part(part: PartInfo, spans: Iterator[Span], first: int, where: str) -> None:
+    """Raises DamagedArchiveError where a part does not hold the planes of its pictures.
+
+    first: number of its first picture; none refers to one before.
+    """
+    planes = {1: [0, 0], 3: [0, 0]}
+    plain = 0
+    for span in spans:
+        item = span.item
+        if item.reference != -1 and item.reference < first:
+            raise DamagedArchiveError(f"{where}: {item.name!r} refers to another part")
+        for channels, letter in item.planes:
+            size = span.count * item.height * item.width
+            if letter == "m":
+                planes[channels][0] += span.count
+                planes[channels][1] += size
+            else:
+                plain += size * channels
+    found = {c: [s.images, s.pixels] for c, s in part.shards.items()}
+    if found != {c: counts for c, counts in planes.items() if counts[0]}:
+        raise DamagedArchiveError(
+            f"{where}: the table has planes and pixels {planes}, the shards {found}"
+        )
+    if plain != sum(block.raw_bytes for block in part.blocks):
+        raise DamagedArchiveError(f"{where}: {plain} bytes of plain planes")
+
+
+def check_sizes(reader: ArchiveReader, shards: Iterable[ShardInfo]) -> None:
+    """Raises DamagedArchiveError for a segment that has not the size that the manifest says."""
+    for shard in shards:
+        for index, expected in enumerate(shard.segment_bytes):
+            size = reader.size(segment_member(shard.number, index))
+            if size != expected:
+                raise DamagedArchiveError(
+                    f"{reader.label}: shard {shard.number}, segment {index}: found {size} bytes, "
+                    f"expected {expected}"
+                )
 
 
 class PartDecoder:

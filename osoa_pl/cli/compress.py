@@ -186,7 +186,7 @@ def closing_line(archive: str, result: CompressResult) -> str:
     if result.stored:
         what += f" and {counted(len(result.stored), 'stored file')}"
     if result.copies:
-        what += f" ({counted(result.copies, 'copy')})".replace("copys", "copies")
+        what += f" ({result.copies} {'copy' if result.copies == 1 else 'copies'})"
     rate = result.raw_bytes / result.seconds / 1e6 if result.seconds else 0.0
     return (
         f"{archive}: {what}, {before} to {after}; pixels {size(result.raw_bytes)} at "

@@ -81,8 +81,10 @@ def inspect(path: Path, *, verify: bool) -> list[ArrayFacts] | None:
     return found
 
 
-def images(path: Path, item: Item) -> Iterator[NDArray[np.uint8]]:
-    """uint8 images (h, w, c) of an array item, in order, read one by one from `path`.
+def images(
+    path: Path, item: Item, begin: int = 0, count: int | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """`count` uint8 images (h, w, c) of an array item, from number `begin`, read one by one.
 
     Raises InputError naming the path where the file is not what it was when scanned.
     """
@@ -90,7 +92,8 @@ def images(path: Path, item: Item) -> Iterator[NDArray[np.uint8]]:
     size = item.height * item.width * MODES[item.mode].samples
     try:
         with _pixels(path, facts) as stream:
-            for _ in range(item.count):
+            stream.seek(begin * size, io.SEEK_CUR)  # compressed members read up to there
+            for _ in range(item.count - begin if count is None else count):
                 data = _read_exactly(stream, size)
                 image = np.frombuffer(data, np.uint8)
                 yield image.reshape(item.height, item.width, -1)

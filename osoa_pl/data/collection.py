@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,7 +58,7 @@ class Entry:
             for image in origin.reshape(shape)[begin:end]:
                 yield split(image, mode)
         elif origin is not None and item.kind == "array":
-            for image in islice(arrays.images(Path(origin), item), begin, end):
+            for image in arrays.images(Path(origin), item, begin, end - begin):
                 yield split(image, mode)
         elif origin is not None and item.kind == "image":
             yield split(self._raster(origin), mode)

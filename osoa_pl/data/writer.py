@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 
 from osoa_pl.data import arrays, files, png
 from osoa_pl.data.planes import Raster
-from osoa_pl.errors import DamagedArchiveError, OutputExistsError, UsageError
+from osoa_pl.errors import DamagedArchiveError, OsoaError, OutputExistsError, UsageError
 from osoa_pl.format.atomic import atomic_file, publish, reporting, temporary_beside
 from osoa_pl.format.names import clash, name_problem, parents
 from osoa_pl.types import MODES, Item
@@ -94,6 +94,7 @@ class ImageWriter:
             output.indices.append(index)
             output.left += 1
         self._arrays: dict[int, _Array] = {}
+        self._begun = False
         self._ready: dict[int, Path] = {}
         self.written: list[str] = []
         """Names of finished files below the folder, in the order in which they were finished."""
@@ -167,18 +168,19 @@ class ImageWriter:
                 array.file.close()
                 _drop([array.place])
 
-    def finish(self) -> list[str]:
+    def finish(self, *, give_up: bool = False) -> list[str]:
         """Check that every selected file was written, and set the times of folders.
 
-        Returns the names of those that were given up; raises DamagedArchiveError for others.
+        Returns the names of those that were lost; raises DamagedArchiveError for others that are
+        missing, unless it is to `give_up` on them.
         """
         missing = [n for n, output in self._outputs.items() if output.left and not output.lost]
         self._drop_temporaries()
-        if missing:
+        if missing and not give_up:
             raise DamagedArchiveError(f"{missing[0]}: pixels missing ({len(missing)} files in all)")
         for index in reversed(self._folders):
             _set_time(self.folder / self._names[index], self._items[index].mtime)
-        return [name for name, output in self._outputs.items() if output.lost]
+        return [name for name, output in self._outputs.items() if output.left or output.lost]
 
     def _put_in_array(self, index: int, number: int, raster: Raster) -> None:
         item, destination = self._items[index], self._destination(index)
@@ -306,7 +308,10 @@ class ImageWriter:
 
     def _make_folder(self, destination: Path) -> None:
         self._exists(destination.relative_to(self.folder).as_posix())  # no link slipped in
+        if self._begun and not self.folder.is_dir():
+            raise OsoaError(f"{self.folder}: this folder has vanished")
         destination.parent.mkdir(parents=True, exist_ok=True)
+        self._begun = True
 
     def _create(self, index: int) -> AbstractContextManager[BinaryIO]:
         destination = self._destination(index)

@@ -361,10 +361,7 @@ def test_the_output_folder_vanishes_before_packing(words, tmp_path, monkeypatch)
     assert not out.exists()
 
 
-GOES_ON = pytest.mark.xfail(reason="the folder is made anew, and the run ends well")
-
-
-@pytest.mark.parametrize("target", [pytest.param("out", marks=GOES_ON), "far/out.tar"])
+@pytest.mark.parametrize("target", ["out", "far/out.tar"])
 def test_the_output_folder_vanishes_while_decompressing(
     target, words, archive, tmp_path, monkeypatch
 ):
