@@ -26,7 +26,7 @@ check: setup  ## lint, format, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p osoa_pl
-	$(BIN)/codespell osoa_pl tests docs scripts benchmarks demo README.md CHANGELOG.md
+	$(BIN)/codespell --skip '*.bin,*.osoa' osoa_pl tests docs scripts benchmarks demo README.md CHANGELOG.md
 
 test: setup  ## the tests that take minutes in all
 	$(BIN)/python -m pytest -m 'not slow'

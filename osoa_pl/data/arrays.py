@@ -92,8 +92,9 @@ def images(
     size = item.height * item.width * MODES[item.mode].samples
     try:
         with _pixels(path, facts) as stream:
-            stream.seek(begin * size, io.SEEK_CUR)  # compressed members read up to there
-            for _ in range(item.count - begin if count is None else count):
+            _skip(stream, begin * size)
+            left = item.count - begin
+            for _ in range(left if count is None else min(count, left)):
                 data = _read_exactly(stream, size)
                 image = np.frombuffer(data, np.uint8)
                 yield image.reshape(item.height, item.width, -1)
@@ -219,6 +220,14 @@ def _pixels(path: Path, facts: ArrayFacts) -> Iterator[BinaryIO]:
 def _check_shape(file: BinaryIO, facts: ArrayFacts) -> None:
     if _npy_shape(file) != facts.shape:
         raise InputError("changed since it was scanned")
+
+
+def _skip(stream: BinaryIO, size: int) -> None:
+    if isinstance(stream, io.BufferedReader):
+        stream.seek(size, io.SEEK_CUR)
+        return
+    while size:  # a compressed stream
+        size -= len(_read_exactly(stream, min(CHUNK, size)))
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytes:

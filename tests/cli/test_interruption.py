@@ -343,7 +343,7 @@ def test_the_output_folder_vanishes_from_workers(words, tmp_path):
     remover.start()
     ran = run_command(*words, "-o", out, "--jobs", 2)
     remover.join()
-    one_error(ran, 1, "vanished")
+    one_error(ran, 1, "far/a.osoa.partial")
 
 
 def test_the_output_folder_vanishes_before_packing(words, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import osoa_pl
-from osoa_pl.errors import DamagedArchiveError, OsoaError, OutputExistsError, UsageError
+from osoa_pl.errors import OsoaError, OutputExistsError, UsageError
 from osoa_pl.models.zoo import pack
 from osoa_pl.train.loop import OSOALoop, ReplayOptimizer
 from osoa_pl.train.osoa import OSOAOptions, compress_with_trainer, run
