@@ -76,7 +76,7 @@ class CompressResult:
     """Bits-back: what its chains began with, a part of the code words; 0 for direct models."""
     images: int
     policies: tuple[str, ...]
-    """Kind of pixel and adaptation, as recorded, each once."""
+    """Kind of pixel and adaptation of each shard, each once; `xz` where planes are plain."""
     stored: tuple[tuple[str, str], ...]
     """(name, reason) of files stored byte for byte."""
     skipped: tuple[tuple[str, str], ...]
@@ -293,7 +293,7 @@ class CompressionJob:
             bits_per_dim=8 * (total - file_bytes) / samples if samples else 0.0,
             initial_bits=float(sum(s.get("initial_bits", 0) for s in shards)),
             images=sum(item.count for item in items),
-            policies=tuple(dict.fromkeys(map(_policy_label, shards))),
+            policies=_policies(shards, any(result.blocks for result in results)),
             stored=(*self.collection.stored, *stored),
             skipped=self.collection.skipped,
             renamed=self.collection.renamed,
@@ -470,6 +470,11 @@ def _settings(
         return replace(BatchSettings(**defaults), **(given or {}))
     except TypeError as error:
         raise UsageError(f"settings: {error}") from None
+
+
+def _policies(shards: Sequence[Mapping[str, Any]], plain: bool) -> tuple[str, ...]:
+    labels = dict.fromkeys(map(_policy_label, shards))
+    return (*labels, "xz") if plain else tuple(labels)
 
 
 def _policy_label(shard: Mapping[str, Any]) -> str:
