@@ -13,6 +13,7 @@ import lzma
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -123,15 +124,15 @@ class PartCoder:
         self._final: _Round | None = None
         self._made: list[Trajectory] = []
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of all that decides the part's bytes."""
-        facts = [
-            (p.number, p.begin, p.count, p.entry.size, p.entry.stamp, repr(p.entry.item))
-            for p in self.pieces
-        ]
-        text = json.dumps([self.number, self.options.identity(), facts])
-        return hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([self.number, self.options.identity()]).encode())
+        for piece in self.pieces:
+            entry = piece.entry
+            facts = (piece.number, piece.begin, piece.count, entry.size, entry.stamp, entry.item)
+            digest.update(repr(facts).encode())
+        return digest.hexdigest()
 
     def moves(self) -> Generator[Move, None, None]:
         """Trajectories to be run, each as far as its move says before the next is asked for."""
