@@ -205,12 +205,12 @@ class Archive:
         self,
         folder: str | os.PathLike[str],
         *,
-        only: str | None = None,
+        only: str | Sequence[str] | None = None,
         overwrite: bool = False,
         jobs: int = 1,
         deliver: Deliver | None = None,
     ) -> DecompressResult:
-        """Write all entries, or those matching the glob `only`, below `folder`.
+        """Write all entries, or those that match a glob of `only`, below `folder`.
 
         Files appear whole, each after its pixels were checked. jobs: processes that decode parts
         side by side. deliver: called with the name, path and time of each folder and finished
@@ -243,9 +243,10 @@ class Archive:
                 for target in targets:
                     self._put(writer, target, number, picture)
             lost = writer.finish(give_up=self._keep_going)
-            names = tuple(writer.written)
+            names, done = tuple(writer.written), set(writer.written)
+            written = [i for i in pictures if writer.name(i) in done]
         return DecompressResult(
-            names, sum(self.items[i].raw_bytes for i in pictures), time.monotonic() - began,
+            names, sum(self.items[i].raw_bytes for i in written), time.monotonic() - began,
             tuple(lost), tuple(self.problems),
         )  # fmt: skip
 
@@ -475,7 +476,7 @@ def decompress(
     source: str | os.PathLike[str] | BinaryIO,
     out: str | os.PathLike[str] | None = None,
     *,
-    only: str | None = None,
+    only: str | Sequence[str] | None = None,
     jobs: int = 1,
     keep_going: bool = False,
     checkpoint: str | None = None,
@@ -486,7 +487,7 @@ def decompress(
 ) -> list[np.ndarray] | DecompressResult:
     """Restore an archive: into the folder `out`, or without it as a list of images (see `Archive`).
 
-    only: a glob over entry names. jobs, keep_going: see `Archive.extract`. Raises
+    only: globs over entry names. jobs, keep_going: see `Archive.extract`. Raises
     DamagedArchiveError naming the segment, CheckpointError, PortabilityError, OutputExistsError;
     what was written by then is complete and right.
     """

@@ -324,6 +324,8 @@ class _PlaneRun:
             except DamagedArchiveError:
                 place = ""
             intact = f"segments {first}-{segment - 1} are intact"
+            if segment == first + 1:
+                intact = f"segment {first} is intact"
             if segment == first:
                 intact = f"begun at segment {first}" if first else "none before it"
             raise DamagedArchiveError(

@@ -44,6 +44,7 @@ from osoa_pl.format import items as item_table
 from osoa_pl.format.blocks import BlockWriter
 from osoa_pl.format.container import ArchiveWriter
 from osoa_pl.format.partial import PartialFolder
+from osoa_pl.format.writing import WORK
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
 from osoa_pl.online.online import OnlineAdaptation
@@ -85,6 +86,9 @@ class CompressResult:
     seconds: float
     kept_bytes: int = 0
     """Of the archive: picture files that are smaller than what their pixels would cost."""
+    checkpoint_bytes: int = 0
+    """Of the archive: the checkpoint, where it is embedded."""
+    verified: bool = False
     copies: int = 0
     """Files that are copies of another and cost nothing but their entry."""
     parts: int = 1
@@ -192,7 +196,7 @@ class CompressionJob:
         if differing:
             raise UsageError(
                 f"{self.folder.path}: left by a run with another {', '.join(differing)}",
-                hint="finish that run, or leave out --resume to begin anew",
+                hint="finish that run, or begin anew with -f and without --resume",
             )
         self._writer.write_note(_RUN, json.dumps(run).encode())
 
@@ -203,7 +207,7 @@ class CompressionJob:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._writer.keep = bool(self.folder.names("part-"))
+            self._writer.keep = bool(self.folder.names(WORK))
         except OsoaError:
             self._writer.keep = False
         try:
@@ -299,6 +303,8 @@ class CompressionJob:
             renamed=self.collection.renamed,
             seconds=time.monotonic() - self._began,
             kept_bytes=kept_bytes,
+            checkpoint_bytes=len(self.checkpoint.data) if self._options.embed_checkpoint else 0,
+            verified=self._options.verify,
             copies=sum(1 for item in items if item.same != -1),
             parts=len(results),
         )

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from osoa_pl.cli.arguments import add_jobs, add_json, add_machine, one_of, positive, whole
-from osoa_pl.cli.console import Console, counted, duration, grouped, size
+from osoa_pl.cli.console import MAX_LINES, Console, counted, duration, grouped, size
 from osoa_pl.cli.threads import using_threads
 from osoa_pl.errors import InterruptedRun, OsoaError, OutputExistsError, UsageError
 
@@ -27,8 +27,8 @@ examples:
   osoa compress scans/ -o scans.osoa --jobs 2 --shard 500 --verify
   osoa compress - -o s3://bucket/tiles.osoa < tiles.tar
 
-INPUT is a folder (read recursively), a picture (PNG, WebP, TIFF, BMP, PPM, TGA, of any
-depth, palette and alpha), an array (.npy, .npz, IDX; uint8) or a tar of these (-: on
+INPUT is a folder (read recursively), a picture (PNG, WebP, TIFF, BMP, PPM, TGA, lossless
+JPEG XL; 1 to 16 bits, palettes, alpha), an array (.npy, .npz, IDX; uint8) or a tar of these (-: on
 standard input). Anything else is stored byte for byte, and so is a picture whose file is
 smaller than its coded pixels. Inputs are never changed. The same inputs and options give
 the same code words on any machine. ARCHIVE is a path, a URL that fsspec knows, or -.
@@ -66,8 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--adaptation", type=one_of("auto", "online", "none"), default="auto", metavar="HOW",
-        help="auto: the smaller of adapting and not, by trying; online: adapt; none: don't, "
-        "fastest (default: auto)",
+        help="auto: the smallest of adapting (0.0005, 0.001), not adapting and xz, by trying; "
+        "online: adapt; none: don't, fastest (default: auto)",
     )  # fmt: skip
     model.add_argument(
         "--step-size", type=positive, metavar="X",
@@ -168,8 +168,10 @@ def tell(archive: str, result: CompressResult, console: Console) -> int:
 def _tell(archive: str, result: CompressResult, console: Console) -> None:
     for line in grouped(result.stored):
         console.note(f"stored byte for byte: {line}")
-    for line in grouped([(old, f"renamed to {new}") for old, new in result.renamed]):
-        console.note(line)
+    for old, new in result.renamed[:MAX_LINES]:
+        console.note(f"{old}: named {new} for systems that do not take its own name")
+    if len(result.renamed) > MAX_LINES:
+        console.note(f"and {len(result.renamed) - MAX_LINES} more such names (--json has them all)")
     console.note(closing_line(archive, result))
     for line in grouped(result.skipped):
         console.warning(f"skipped: {line}")
@@ -188,10 +190,13 @@ def closing_line(archive: str, result: CompressResult) -> str:
     if result.copies:
         what += f" ({result.copies} {'copy' if result.copies == 1 else 'copies'})"
     rate = result.raw_bytes / result.seconds / 1e6 if result.seconds else 0.0
+    bits = f"{result.bits_per_dim - 8 * result.checkpoint_bytes / result.raw_bytes:.3f} bits/dim"
+    if result.checkpoint_bytes:
+        bits += f" ({result.bits_per_dim:.3f} with the checkpoint)"
     return (
         f"{archive}: {what}, {before} to {after}; pixels {size(result.raw_bytes)} at "
-        f"{result.bits_per_dim:.3f} bits/dim, {seconds}, {rate:.2f} MB/s "
-        f"({'; '.join(result.policies)})"
+        f"{bits}, {seconds}, {rate:.2f} MB/s "
+        f"({'; '.join(result.policies)}){'; verified' if result.verified else ''}"
     )
 
 

@@ -141,7 +141,7 @@ class Console:
         def watch(done: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last < PLAIN_INTERVAL or not done:
+            if now - last < PLAIN_INTERVAL or 50 * done < total:  # too early to tell
                 return
             last = now
             rate = done / (now - began)

@@ -25,6 +25,7 @@ byte for byte. Files appear whole or not at all. DIR is made where it is missing
 archive may be a path, a URL that fsspec knows, or -.
 """
 DAMAGED = 4
+_PACKED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip", ".7z")
 STREAM = "-"
 
 
@@ -37,7 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="folder to write below; name.tar, or - for a tar on standard output",
     )  # fmt: skip
     output.add_argument(
-        "--only", metavar="GLOB", help="entries whose name matches; * crosses folders"
+        "--only",
+        metavar="GLOB",
+        action="append",
+        help="entries whose name matches; * crosses folders; may be given again",
     )
     output.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
     output.add_argument(
@@ -54,6 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Decompress; 0, or 4 where something was lost."""
     to_stream = arguments.output == STREAM
+    if arguments.output.endswith(_PACKED):
+        raise UsageError(
+            f"-o {arguments.output}: archives of this kind are not written",
+            hint="-o name.tar, or -o - for a tar on standard output",
+        )
     if to_stream and arguments.json:
         raise UsageError("--json and -o - both want standard output")
     from osoa_pl.api.archive import open_archive
@@ -77,16 +86,17 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             result = extract_to_tar(archive, arguments.output, **options)
         else:
             result = archive.extract(arguments.output, **options)
+    of = f" of {len(result.files) + len(result.lost)}" if result.lost else ""
     rate = f", {result.raw_bytes / result.seconds / 1e6:.2f} MB/s" if result.raw_bytes else ""
     console.note(
-        f"{arguments.output}: {counted(len(result.files), 'file')}, "
+        f"{arguments.output}: {counted(len(result.files), 'file')}{of}, "
         f"{size(result.raw_bytes)} of samples, {duration(result.seconds)}{rate}"
     )
     code = DAMAGED if result.lost or result.problems else 0
     for problem in result.problems:
         console.warning(problem)
     for line in grouped([(name, "lost") for name in result.lost]):
-        console.warning(line)
+        console.warning(line + (" (all of them with --json)" if len(result.lost) > 3 else ""))
     if console.json:
         console.emit(
             "summary", archive=arguments.archive, folder=arguments.output, **asdict(result),

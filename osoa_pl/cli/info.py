@@ -96,8 +96,9 @@ def _tell_archive(name: str, info: ArchiveInfo, console: Console) -> None:
     for shard in info.shards:
         rates = _segment_rates(shard)
         console.result("")
+        kind = _KINDS.get(shard.channels, "?")
         console.result(
-            f"shard {shard.number}: {shard.images} {_KINDS.get(shard.channels, '?')} planes, "
+            f"part {shard.number // 2}, shard {shard.number}: {shard.images} {kind} planes, "
             f"{shard.pixels} pixels, {_policy(shard)}{_initial(shard)}"
         )
         rows = [

@@ -58,6 +58,8 @@ def _shape(item: Item) -> str:
 def _name(item: Item) -> str:
     key = f" [{item.key}]" if item.key else ""
     renamed = f" -> {item.output_name}" if item.output_name != item.name else ""
+    own = item.given.decode("utf-8", "backslashreplace")
+    renamed += f" (own name: {own})" if own else ""
     renamed += " (copy)" if item.same != -1 else ""
     return f"{item.name}{key}{renamed}"
 
@@ -66,6 +68,7 @@ def _fields(item: Item) -> dict[str, Any]:
     return {
         "name": item.name,
         "output_name": item.output_name,
+        "own_name": item.given.decode("utf-8", "backslashreplace") or None,
         "kind": item.kind,
         "source": item.source,
         "key": item.key,

@@ -27,19 +27,33 @@ Deliver = Callable[[str, Path, int], None]
 _NOT_ON_WINDOWS = frozenset('<>:"|?*')
 
 
-def select(items: Iterable[Item], pattern: str) -> frozenset[int]:
-    """Indices of the entries whose name matches the glob `pattern` (``*`` crosses folders).
+def select(items: Sequence[Item], patterns: str | Sequence[str]) -> frozenset[int]:
+    """Indices of the entries whose name matches a glob (``*`` crosses folders), by any of its
+    spellings; a folder stands for what is in it too.
 
-    Raises UsageError where none does.
+    Raises UsageError where nothing matches one of `patterns`.
     """
-    found = frozenset(
-        index
-        for index, item in enumerate(items)
-        if fnmatchcase(item.output_name, pattern) or fnmatchcase(item.name, pattern)
-    )
-    if not found:
-        raise UsageError(f"no entry matches {pattern!r}")
-    return found
+    found: set[int] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matching = {
+            index
+            for index, item in enumerate(items)
+            if any(fnmatchcase(name, pattern) for name in _spellings(item))
+        }
+        if not matching:
+            raise UsageError(f"no entry matches {pattern!r}", hint="`osoa list` shows the names")
+        found |= matching
+    inside = tuple(items[i].name + "/" for i in found if items[i].kind == "folder")
+    if inside:
+        found |= {i for i, item in enumerate(items) if item.name.startswith(inside)}
+    return frozenset(found)
+
+
+def _spellings(item: Item) -> tuple[str, ...]:
+    own = os.fsdecode(item.given)
+    return (item.output_name, item.name, own, _own_name(item)) if own else (
+        item.output_name, item.name,
+    )  # fmt: skip
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from osoa_pl.errors import OsoaError, UsageError
+from osoa_pl.errors import OsoaError, OutputExistsError, UsageError
 from osoa_pl.format.atomic import CHUNK, copy_stream, reporting
 from osoa_pl.format.layout import (
     DATE,
@@ -39,6 +39,10 @@ _PATIENCE = 2.0
 """Seconds in which the workers of a run that was killed have ended, too."""
 
 
+WORK = "part-"
+"""Names in the folder that begin so are finished work, which is not thrown away unasked."""
+
+
 class ArchiveWriter:
     """Context manager that collects members and packs them on `commit`.
 
@@ -46,9 +50,9 @@ class ArchiveWriter:
     `folder`, where other processes may put them too (`adopt`). Leaving the block without `commit`
     leaves the destination untouched and removes the folder, unless `keep` is set: then it stays,
     as it does after a crash, and a writer with `resume` continues in it. Without `resume` a
-    leftover of ours is replaced. Raises on entry, before any work: OutputExistsError, UsageError
-    (see `check_destination`; a foreign folder ``NAME.partial``; another run that writes the same
-    output).
+    leftover of ours is replaced; one with finished work (`WORK`) only where it is to `overwrite`.
+    Raises on entry, before any work: OutputExistsError, UsageError (see `check_destination`; a
+    foreign folder ``NAME.partial``; another run that writes the same output).
     """
 
     keep: bool = False
@@ -58,7 +62,7 @@ class ArchiveWriter:
         self.label = self._destination.label
         if resume and not self._destination.resumable:
             raise UsageError(f"{self.label}: an archive that goes to a stream cannot be resumed")
-        self._resume = resume
+        self._resume, self._overwrite = resume, overwrite
         self.folder = PartialFolder(self._destination.partial)
         self._members: dict[str, str] = {}  # name -> name in the folder
         self._lock: BinaryIO | None = None
@@ -219,6 +223,11 @@ class ArchiveWriter:
             _lock_or_refuse(file, self.partial)
             if self._resume:
                 return
+            if not self._overwrite and self.folder.names(WORK):
+                raise OutputExistsError(
+                    f"{self.partial}: keeps what an earlier run has finished",
+                    hint="go on with --resume, or begin anew with -f",
+                )
             if fcntl is not None:  # Windows cannot remove a file that is open
                 _remove_partial(self.partial)
         if fcntl is None:

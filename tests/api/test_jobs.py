@@ -341,7 +341,7 @@ def test_inputs_that_go_or_change_meanwhile(jobs, tmp_path, checkpoint_path, mon
 
         monkeypatch.setattr(CompressionJob, "__enter__", late)
         with pytest.raises(InputError, match=message) as caught:
-            make(root, out, checkpoint_path, shard=2, jobs=jobs)
+            make(root, out, checkpoint_path, shard=2, jobs=jobs, overwrite=True)
         assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
         assert not out.exists()
         restore()

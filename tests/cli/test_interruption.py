@@ -221,12 +221,14 @@ def test_other_options_are_refused(words, whole, tmp_path, monkeypatch):
         (("--adaptation", "none"), "adaptation"), (("--step-size", 0.05), "step size"),
     ):  # fmt: skip
         ran = run_command(*words, *other, "-o", out, "--resume")
-        one_error(ran, 2, "a.osoa.partial: left by a run with another", name, "leave out --resume")
+        one_error(ran, 2, "a.osoa.partial: left by a run with another", name, "begin anew with -f")
         assert HINT not in ran.err
     assert segments_in(tmp_path / "a.osoa.partial") == kept
-    # without --resume a leftover is replaced, whatever its options were
+    # without --resume nothing that is finished is thrown away, but for -f, whatever the options
     other = ("compress", words[1], "--checkpoint", words[3], "--adaptation", "none", "-q")
-    assert run_command(*other, "-o", out).code == 0
+    one_error(run_command(*other, "-o", out), 7, "a.osoa.partial: keeps what an earlier run")
+    assert segments_in(tmp_path / "a.osoa.partial") == kept
+    assert run_command(*other, "-o", out, "-f").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.osoa"]
     assert run_command(*words, "-o", out, "--resume").code == 7
     assert run_command(*words, "-o", out, "--resume", "-f").code == 0  # nothing to go on with
@@ -396,7 +398,7 @@ def test_an_input_goes_or_changes(words, checkpoint_path, tmp_path, monkeypatch)
     ):
         with monkeypatch.context() as patch:
             at_step(2, spoil, patch)
-            ran = run_command(*mine)
+            ran = run_command(*mine, "-f")
         one_error(ran, 1, message, HINT)
         assert not (tmp_path / "a.osoa").exists()
         victim.write_bytes(sound)

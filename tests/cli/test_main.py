@@ -80,6 +80,7 @@ def test_help_list_and_info_load_no_torch(archive: Path) -> None:
         (["compress", "a", "-o", "b", "--step-size", "0.1"], "--step-size needs"),
         (["compress", "a", "-o", "b", "--adaptation", "online", "--step-size", "0"], "above 0"),
         (["compress", "a", "-o", "b", "--shard", "0"], "expected a whole number from 1"),
+        (["decompress", "a", "-o", "b.tar.gz"], "archives of this kind are not written"),
         (["compress", "a"], "required: -o/--output"),
         (["decompress", "a"], "required: -o/--output"),
         (["verify", "a", "-j", "0"], "expected a whole number from 1"),

@@ -101,6 +101,24 @@ def test_only_some(folder: Path, tmp_path: Path) -> None:
     assert [i for i in range(len(items)) if writer.wants(i)] == [index]
     assert writer.name(index) == "a4.npy"
     assert {items[i].key for i in select(items, "two.npz")} == {"rgb", "grey"}
+    both = select(items, ["*.webp", "a4.npy"])
+    assert both == chosen | {index}
+
+
+def test_selected_by_any_spelling_and_by_folder() -> None:
+    items = [
+        Item("d", "folder"),
+        Item("d/a~2.png", "image", "png", "grey8", 2, 2, given=b"d/A.png"),
+        Item("d/b_c.tif", "image", "tiff", "grey8", 2, 2, given=b"d/b:c.tif"),
+        Item("dd.txt", "file"),
+    ]
+    for pattern in ("d/A.png", "d/a~2.png"):
+        assert select(items, pattern) == {1}
+    for pattern in ("d/b:c.tif", "d/b:c.tif.png", "d/b_c*"):
+        assert select(items, pattern) == {2}
+    assert select(items, "d") == {0, 1, 2}
+    with pytest.raises(UsageError, match="no entry matches 'x'"):
+        select(items, ["d", "x"])
     assert {items[i].kind for i in select(items, "sub*")} == {"folder", "image", "file"}
     restore(collection, tmp_path / "three", selected=select(items, "hollow*"))
     assert (tmp_path / "three" / "hollow" / "more").is_dir()

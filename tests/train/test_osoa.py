@@ -164,8 +164,11 @@ def test_without_resume_a_run_begins_anew(collection, checkpoint_path, tmp_path)
     with pytest.raises(RuntimeError, match="stopped"):
         compress_with_trainer(chosen, trainer(tmp_path, callbacks=[_Stop(7)]))
     assert (tmp_path / "a.osoa.partial").is_dir()
+    with pytest.raises(OutputExistsError, match="earlier run"):
+        compress_with_trainer(chosen, trainer(tmp_path))
     again = trainer(tmp_path)
-    compress_with_trainer(chosen, again)
+    anew = options(collection, checkpoint_path, tmp_path / "a.osoa", overwrite=True)
+    compress_with_trainer(anew, again)
     assert again.global_step > 20 and (tmp_path / "a.osoa").read_bytes() == collection[1]
     assert not (tmp_path / "a.osoa.partial").exists()
 
