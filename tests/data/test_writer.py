@@ -104,6 +104,17 @@ def test_only_some(folder: Path, tmp_path: Path) -> None:
     both = select(items, ["*.webp", "a4.npy"])
     assert both == chosen | {index}
 
+    assert {items[i].kind for i in select(items, "sub*")} == {"folder", "image", "file"}
+    restore(collection, tmp_path / "three", selected=select(items, "hollow*"))
+    assert (tmp_path / "three" / "hollow" / "more").is_dir()
+    copies = {index for index, item in enumerate(items) if item.same != -1}
+    assert {items[index].name for index in copies} == {
+        *("again.npy", "sub ü/img2.png", "sub ü/notes.txt")
+    }
+    assert len(restore(collection, tmp_path / "four", selected=copies)) == 3
+    with pytest.raises(UsageError, match="no entry matches"):
+        select(items, "*.exe")
+
 
 def test_selected_by_any_spelling_and_by_folder() -> None:
     items = [
@@ -119,16 +130,6 @@ def test_selected_by_any_spelling_and_by_folder() -> None:
     assert select(items, "d") == {0, 1, 2}
     with pytest.raises(UsageError, match="no entry matches 'x'"):
         select(items, ["d", "x"])
-    assert {items[i].kind for i in select(items, "sub*")} == {"folder", "image", "file"}
-    restore(collection, tmp_path / "three", selected=select(items, "hollow*"))
-    assert (tmp_path / "three" / "hollow" / "more").is_dir()
-    copies = {index for index, item in enumerate(items) if item.same != -1}
-    assert {items[index].name for index in copies} == {
-        *("again.npy", "sub ü/img2.png", "sub ü/notes.txt")
-    }
-    assert len(restore(collection, tmp_path / "four", selected=copies)) == 3
-    with pytest.raises(UsageError, match="no entry matches"):
-        select(items, "*.exe")
 
 
 def test_missing_and_wrong_images(tmp_path: Path) -> None:
