@@ -247,7 +247,9 @@ def _item(entry: Any, where: str, last_mtime: int = 0) -> Item:
     if "mtime" in values:
         values["mtime"] += last_mtime
     item = Item(**values)
-    problem = name_problem(item.name) or name_problem(item.output_name)
+    problem = name_problem(item.name)
+    if problem is None and item.output_name != item.name:
+        problem = name_problem(item.output_name)
     if problem is not None:
         raise DamagedArchiveError(f"{where}: unsafe name {item.name[:200]!r}: {problem}")
     reader = _PROBLEMS.get(item.kind)

@@ -15,6 +15,8 @@ MAX_NAME_BYTES = 4096
 MAX_PART_BYTES = 255
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f]")
+"""Unicode's category Cc, which will not grow."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -39,7 +41,7 @@ def name_problem(name: str) -> str | None:
         return "a backslash"
     if _DRIVE.match(name):
         return "a drive letter"
-    if any(unicodedata.category(character) == "Cc" for character in name):
+    if _CONTROL.search(name):
         return "a control character"
     for part in name.split("/"):
         if part in ("", ".", ".."):
