@@ -87,7 +87,6 @@ class PartResult:
     """(raw, coded) bytes."""
     members: list[tuple[str, str]] = field(default_factory=list)
     """(archive member, file in the folder)."""
-    code_bytes: int = 0
 
 
 @dataclass
