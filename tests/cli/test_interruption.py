@@ -113,6 +113,11 @@ def segments_in(partial: Path) -> int:
     return len(list(partial.glob("m~*.seg"))) if partial.is_dir() else 0
 
 
+def heed_ctrl_c() -> None:
+    """What runs in the background of a script inherits that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def struck(words: tuple[Any, ...], out: Path, number: int, after: int) -> tuple[Ran, list[int]]:
     """A run in its own process that gets a signal after so many segments; and its workers.
 
@@ -121,7 +126,10 @@ def struck(words: tuple[Any, ...], out: Path, number: int, after: int) -> tuple[
     command = [sys.executable, "-m", "osoa_pl", *map(str, words), "-o", str(out)]
     partial = out.with_name(out.name + ".partial")
     for attempt in range(10):
-        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        run = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=heed_ctrl_c,
+        )  # fmt: skip
         wanted = max(1, after - attempt)
         assert wait_until(
             lambda run=run, wanted=wanted: segments_in(partial) >= wanted or run.poll() is not None
