@@ -9,6 +9,9 @@ from typing import Literal
 ItemKind = Literal["image", "array", "file", "folder"]
 FileCodec = Literal["raw", "xz", "block"]
 
+STREAM = "-"
+"""Standard input or output in the place of a path."""
+
 ARITHMETIC_VERSION = 1
 """Archives name it and readers refuse another; it changes with any bit of the arithmetic."""
 

@@ -35,10 +35,9 @@ from osoa_pl.data.writer import Deliver, ImageWriter, select
 from osoa_pl.errors import CheckpointError, DamagedArchiveError
 from osoa_pl.format import items as item_table
 from osoa_pl.format.container import ArchiveReader
-from osoa_pl.format.places import STREAM
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models.checkpoint import Checkpoint
-from osoa_pl.types import MODES, Item
+from osoa_pl.types import MODES, STREAM, Item
 
 
 class Archive:

@@ -106,7 +106,7 @@ class PartDecoder:
         *,
         keep_going: bool = False,
     ) -> None:
-        self._decoding, self._number, self._part = decoding, number, part
+        self.decoding, self._number, self._part = decoding, number, part
         self._spans, self._keep_going = spans, keep_going
         self.problems: list[str] = []
 
@@ -118,7 +118,7 @@ class PartDecoder:
         What they refer to has to be among them. Only segments and blocks that are needed are read.
         Raises DamagedArchiveError, PortabilityError naming the segment.
         """
-        where = f"{self._decoding.reader.label}: part {self._number}"
+        where = f"{self.decoding.reader.label}: part {self._number}"
         blocks = BlockReader(self._part.blocks, self._read_block, where)
         runs = {channels: _PlaneRun(self, s) for channels, s in self._part.shards.items()}
         last_use = self._last_uses()
@@ -161,7 +161,7 @@ class PartDecoder:
 
     def _last_uses(self) -> dict[int, int]:
         found: dict[int, int] = {}
-        if any(shard for shard in self._part.blocks):
+        if self._part.blocks:  # without them there are no differences
             for span in self._spans():
                 if span.item.reference != -1:
                     found[span.item.reference] = span.number
@@ -187,20 +187,13 @@ class PartDecoder:
             self.problems.append(str(error))
 
     def _read_block(self, index: int) -> bytes:
-        return self._decoding.reader.read(block_member(self._number, index))
-
-    @property
-    def decoding(self) -> Decoding:
-        """What the runs need too."""
-        return self._decoding
+        return self.decoding.reader.read(block_member(self._number, index))
 
     def shapes(self, channels: int) -> Iterator[tuple[int, int]]:
         """(height, width) of the planes that the shard of so many channels holds, in order."""
         # Lazy: a few bytes of a table may claim more images than fit into memory.
         for span in self._spans():
-            planes = sum(
-                1 for kind, letter in span.item.planes if (kind, letter) == (channels, "m")
-            )
+            planes = span.item.planes.count((channels, "m"))
             if planes:
                 shape = (span.item.height, span.item.width)
                 yield from itertools.repeat(shape, span.count * planes)

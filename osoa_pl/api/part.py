@@ -147,7 +147,7 @@ class PartCoder:
             if saved > max(_LEAST_GAIN, best.total // 2000):
                 policies = {c: t.record.policy for c, t in best.shards.items()}
                 other = yield from self._round(1, settled, policies)
-                best = min(best, other, key=lambda made: made.total)
+                best = min(best, other, key=_total)
         if self.options.adaptation == "auto":
             for version, channels in enumerate((3, 1), 2):
                 if channels in best.shards and self._may_be_plain(best, channels):
@@ -236,7 +236,7 @@ class PartCoder:
     ) -> Generator[Move, None, _Round]:
         shards: dict[int, Trajectory] = {}
         for channels in (3, 1):
-            shapes = [plane for plane in self._shapes(choices, channels)]
+            shapes = list(self._shapes(choices, channels))
             if not shapes:
                 continue
             zoo.check_sizes(self.options.checkpoint, channels, shapes)

@@ -99,7 +99,8 @@ def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bo
         guesses = map(_residual_size, planes)
         letters = _letters(item, plain, guesses, known)
     choice = Choice(letters, plain=plain, original=original, metadata=metadata)
-    near = recent.nearest(piece, planes)
+    keys = _strip_keys(piece, planes)
+    near = recent.nearest(piece, planes, keys)
     if near is not None:
         number, sizes = near
         small = sum(sizes)
@@ -109,7 +110,7 @@ def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bo
             and (original is None or small < original)
         ):
             choice = replace(choice, letters="d" * len(planes), reference=number, plain=sizes)
-    recent.add(piece, planes)
+    recent.add(piece, planes, keys)
     return choice
 
 
@@ -178,17 +179,20 @@ def _packed_size(planes: Iterable[NDArray[np.uint8]]) -> int:
     return size + len(packer.flush())
 
 
+_StripKey = tuple[str, int, int, int, int]
+"""Mode, height and width of a picture, first row of a strip, checksum of the strip."""
+
+
 class _Recent:
     """Pictures that a difference may refer to, found by equal strips of rows."""
 
     def __init__(self) -> None:
-        self._strips: dict[tuple[object, ...], int] = {}
-        self._held: deque[tuple[int, int, Planes, list[tuple[object, ...]]]] = deque()
+        self._strips: dict[_StripKey, int] = {}
+        self._held: deque[tuple[int, int, Planes, list[_StripKey]]] = deque()
         self._planes: dict[int, Planes] = {}
 
-    def add(self, piece: Piece, planes: Planes) -> None:
+    def add(self, piece: Piece, planes: Planes, keys: list[_StripKey]) -> None:
         """Hold a picture, and let go of those that are too far back."""
-        keys = _strip_keys(piece, planes)
         self._held.append((piece.number, piece.position, planes, keys))
         self._planes[piece.number] = planes
         for key in keys:
@@ -203,12 +207,13 @@ class _Recent:
                 if self._strips.get(key) == number:
                     del self._strips[key]
 
-    def nearest(self, piece: Piece, planes: Planes) -> tuple[int, tuple[int, ...]] | None:
+    def nearest(
+        self, piece: Piece, planes: Planes, keys: list[_StripKey]
+    ) -> tuple[int, tuple[int, ...]] | None:
         """(number, bytes of each plane's difference) of the picture that has most strips in common
         with this one, if it has a quarter of them.
         """
         self._let_go(piece.position)  # copies and arrays may stand between
-        keys = _strip_keys(piece, planes)
         votes = Counter(self._strips[key] for key in keys if key in self._strips)
         if not votes:
             return None
@@ -219,10 +224,10 @@ class _Recent:
         return number, tuple(_packed_size([ours - theirs]) for ours, theirs in pairs)
 
 
-def _strip_keys(piece: Piece, planes: Planes) -> list[tuple[object, ...]]:
+def _strip_keys(piece: Piece, planes: Planes) -> list[_StripKey]:
     item = piece.entry.item
     rows = -(-item.height // _STRIPS)
-    keys: list[tuple[object, ...]] = []
+    keys: list[_StripKey] = []
     for start in range(0, item.height, rows):
         check = 0
         for plane in planes:
@@ -244,18 +249,11 @@ def settle(
         if not piece.whole or choice.kept:
             settled.append(choice)
             continue
-        now = sum(
-            cost if letter == "m" else plain
-            for letter, cost, plain in zip(choice.letters, costs, choice.plain, strict=True)
-        )
         letters = "".join(
             "p" if letter == "m" and plain < cost else letter
             for letter, cost, plain in zip(choice.letters, costs, choice.plain, strict=True)
         )
-        best = sum(
-            cost if letter == "m" else plain
-            for letter, cost, plain in zip(letters, costs, choice.plain, strict=True)
-        )
+        now, best = (_cost(way, costs, choice.plain) for way in (choice.letters, letters))
         better = replace(choice, letters=letters)
         original = choice.original
         free = original is not None and piece.number not in referred
@@ -264,3 +262,9 @@ def settle(
         settled.append(better)
         saved += now - best
     return settled, saved
+
+
+def _cost(letters: str, costs: Sequence[int], plain: Sequence[int]) -> int:
+    """Bytes of a picture's planes, those of the letter ``m`` by the model, the others plain."""
+    ways = zip(letters, costs, plain, strict=True)
+    return sum(cost if letter == "m" else size for letter, cost, size in ways)

@@ -28,7 +28,7 @@ import numpy as np
 
 from osoa_pl.errors import OsoaError, UsageError
 from osoa_pl.format.atomic import reporting
-from osoa_pl.format.places import STREAM
+from osoa_pl.types import STREAM
 
 if TYPE_CHECKING:
     from osoa_pl.api.job import CompressionJob

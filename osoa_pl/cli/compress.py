@@ -13,6 +13,7 @@ from osoa_pl.cli.arguments import add_jobs, add_json, add_machine, one_of, posit
 from osoa_pl.cli.console import MAX_LINES, Console, counted, duration, grouped, size
 from osoa_pl.cli.threads import using_threads
 from osoa_pl.errors import InterruptedRun, OsoaError, OutputExistsError, UsageError
+from osoa_pl.types import STREAM
 
 if TYPE_CHECKING:
     from osoa_pl.api.compress import CompressResult
@@ -34,7 +35,6 @@ smaller than its coded pixels. Inputs are never changed. The same inputs and opt
 the same code words on any machine. ARCHIVE is a path, a URL that fsspec knows, or -.
 """
 SKIPPED = 3
-STREAM = "-"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from osoa_pl.cli.arguments import add_checkpoint, add_jobs, add_json, add_machin
 from osoa_pl.cli.console import Console, counted, duration, grouped, size
 from osoa_pl.cli.threads import using_threads
 from osoa_pl.errors import UsageError
+from osoa_pl.types import STREAM
 
 SUMMARY = "restore the files of an archive"
 USAGE = "osoa decompress ARCHIVE -o DIR|TAR|- [OPTIONS]"
@@ -26,7 +27,6 @@ archive may be a path, a URL that fsspec knows, or -.
 """
 DAMAGED = 4
 _PACKED = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip", ".7z")
-STREAM = "-"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import time
 from osoa_pl.cli.arguments import add_checkpoint, add_jobs, add_json, add_machine
 from osoa_pl.cli.console import Console, counted, duration, size
 from osoa_pl.cli.threads import using_threads
+from osoa_pl.types import STREAM
 
 SUMMARY = "decode an archive and compare all checksums"
 USAGE = "osoa verify ARCHIVE [OPTIONS]"
@@ -22,7 +23,6 @@ examples:
 
 Exit code 0 says that this machine restores every pixel.
 """
-STREAM = "-"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -13,15 +13,17 @@ import stat
 import sys
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from osoa_pl.data.files import describe
 from osoa_pl.data.tars import is_tar, unpack
 from osoa_pl.errors import UsageError
 from osoa_pl.format.names import fold, numbered, parents, portable_name
+from osoa_pl.types import STREAM
 
-STREAM = "-"
-"""Standard input or output in the place of a path."""
+_Listed = tuple[str, str, bool, int]
+"""Path, name as it was given, whether it is a folder, time of change or 0."""
 
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -83,7 +85,7 @@ def list_files(
         raise UsageError("no input given")
     listing = Listing()
     outputs = frozenset(Path(path).resolve() for path in exclude)
-    found: list[tuple[str, str, bool]] = []
+    found: list[_Listed] = []
     for entry in inputs:
         path = Path(entry)
         if path.resolve() in outputs:
@@ -91,27 +93,21 @@ def list_files(
         if path.is_dir():
             prefix = "" if len(inputs) == 1 else path.resolve().name + "/"
             if prefix:
-                found.append((os.fspath(path), prefix[:-1], True))
+                found.append((os.fspath(path), prefix[:-1], True, 0))
             found += _walk(path, path.resolve(), prefix, listing, outputs)
         elif path.is_file():
-            found.append((os.fspath(path), path.name, False))
+            found.append((os.fspath(path), path.name, False, 0))
         elif os.path.lexists(path):
             raise UsageError(f"{describe(path)}: neither a file nor a folder")
         else:
             raise UsageError(f"{describe(path)}: no such file or folder")
-    found.sort(key=lambda entry: natural_key(entry[1]))
-    for (first, name, _), (second, other, _) in zip(found, found[1:], strict=False):
-        if name == other:
-            raise UsageError(
-                f"{describe(first)} and {describe(second)} would both be named {describe(name)}"
-            )
-    if not found:
-        raise UsageError(f"{', '.join(map(describe, inputs))}: no files to read")
+    found = _in_order(found, inputs)
     if not times:
-        holding = {name.rpartition("/")[0] for _, name, _ in found}
+        holding = {name.rpartition("/")[0] for _, name, _, _ in found}
         found = [entry for entry in found if not entry[2] or entry[1] not in holding]
-    _name([(path, name, folder, _mtime(path) if times else 0) for path, name, folder in found],
-          listing)  # fmt: skip
+    else:
+        found = [(path, name, folder, _mtime(path)) for path, name, folder, _ in found]
+    _name(found, listing)
     return listing
 
 
@@ -132,7 +128,7 @@ def list_inputs(
     if not packed:
         return list_files(inputs, exclude=exclude, times=times)
     listing = Listing()
-    found: list[tuple[str, str, bool, int]] = []
+    found: list[_Listed] = []
     outputs = frozenset(Path(path).resolve() for path in exclude)
     for number, entry in enumerate(packed):
         if Path(entry).resolve() in outputs:
@@ -156,16 +152,22 @@ def list_inputs(
         prefix = Path(plain[0]).resolve().name + "/" if alone else ""
         found += [(f.path, prefix + _given_name(f), f.folder, f.mtime) for f in others.entries]
         listing.skipped += others.skipped
+    found = _in_order(found, inputs)
+    _name(found, listing)
+    return listing
+
+
+def _in_order(found: list[_Listed], inputs: Sequence[str | os.PathLike[str]]) -> list[_Listed]:
+    """Sorted by name. Raises UsageError where two have one name, or there is nothing."""
     if not found:
         raise UsageError(f"{', '.join(map(describe, inputs))}: no files to read")
     found.sort(key=lambda entry: natural_key(entry[1]))
-    for (first, name, _, _), (second, other, _, _) in zip(found, found[1:], strict=False):
+    for (first, name, *_), (second, other, *_) in pairwise(found):
         if name == other:
             raise UsageError(
                 f"{describe(first)} and {describe(second)} would both be named {describe(name)}"
             )
-    _name(found, listing)
-    return listing
+    return found
 
 
 def _given_name(found: Found) -> str:
@@ -181,7 +183,7 @@ def _mtime(path: str) -> int:
 
 def _walk(
     folder: Path, root: Path, prefix: str, listing: Listing, outputs: frozenset[Path]
-) -> Iterable[tuple[str, str, bool]]:
+) -> Iterable[_Listed]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -195,14 +197,14 @@ def _walk(
         if entry.is_symlink():
             problem = _link_problem(path, root)
             if problem is None:
-                yield entry.path, name, False
+                yield entry.path, name, False, 0
             else:
                 listing.skipped.append((describe(path), problem))
         elif entry.is_dir():
-            yield entry.path, name, True
+            yield entry.path, name, True, 0
             yield from _walk(path, root, name + "/", listing, outputs)
         elif entry.is_file():
-            yield entry.path, name, False
+            yield entry.path, name, False, 0
         else:
             listing.skipped.append((describe(path), _special(path)))
 
@@ -228,7 +230,7 @@ def _special(path: Path) -> str:
     return kinds.get(stat.S_IFMT(mode), "not a regular file")
 
 
-def _name(found: Sequence[tuple[str, str, bool, int]], listing: Listing) -> None:
+def _name(found: Sequence[_Listed], listing: Listing) -> None:
     # Sound names are given away first: only what is unsound or comes second is renamed.
     plans = [portable_name(name) for _, name, _, _ in found]
     taken: set[str] = set()

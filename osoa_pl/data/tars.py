@@ -29,7 +29,6 @@ from osoa_pl.format.atomic import CHUNK, reporting
 from osoa_pl.format.places import (
     STDIN,
     STDOUT,
-    STREAM,
     Place,
     binary_stdin,
     binary_stdout,
@@ -37,6 +36,7 @@ from osoa_pl.format.places import (
     open_source,
     writing_stream,
 )
+from osoa_pl.types import STREAM
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAGICS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd"}

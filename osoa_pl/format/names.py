@@ -123,7 +123,7 @@ def portable_name(name: str) -> str:
     if name_problem(name) is None:
         return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    text = "".join("_" if unicodedata.category(c) == "Cc" or c == "\\" else c for c in text)
+    text = _CONTROL.sub("_", text).replace("\\", "_")
     parts = [_portable_part(part) for part in text.split("/") if part not in ("", ".", "..")]
     sound = "/".join(parts) or "_"
     return (

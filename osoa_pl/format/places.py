@@ -20,12 +20,12 @@ from typing import IO, Any, BinaryIO, cast
 
 from osoa_pl.errors import ArchiveError, OsoaError, OutputExistsError, UsageError
 from osoa_pl.format.atomic import CHUNK, atomic_file, check_destination, copy_stream, reporting
+from osoa_pl.types import STREAM
 
 Place = str | os.PathLike[str] | BinaryIO
 Check = Callable[[Path], None]
 
 _AHEAD = 1 << 18  # bytes that a small read of a URL fetches, for the small reads behind it
-STREAM = "-"
 STDIN, STDOUT = "standard input", "standard output"
 
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+://")
