@@ -24,6 +24,10 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from processes import alive, started_by  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_END = 20.0
 """Seconds that a worker may live on."""
@@ -59,26 +63,6 @@ class Tally:
     @property
     def failed(self) -> bool:
         return bool(self.broken or self.other or self.same != self.kills)
-
-
-def workers_of(parent: int) -> list[int]:
-    """Processes that `parent` has started (Linux; elsewhere none are found)."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[1] == str(parent):
-            found.append(int(entry.name))
-    return found
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def wait_for_end(processes: list[int]) -> float:
@@ -129,7 +113,7 @@ def _kill_once(
     while len(list(partial.glob("m~*.seg"))) < segments and run.poll() is None:
         time.sleep(0.01)
     time.sleep(pause)
-    workers = workers_of(run.pid)
+    workers = started_by(run.pid)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     tally.ends.append(wait_for_end(workers))

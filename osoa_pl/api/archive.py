@@ -24,6 +24,7 @@ from osoa_pl.api.members import (
     Watch,
     check_device,
 )
+from osoa_pl.api.problems import Problems
 from osoa_pl.api.runs import Cursor, Spool
 from osoa_pl.api.stored import StoredFiles
 from osoa_pl.api.workers import DecodePart, run, threads_each
@@ -64,8 +65,8 @@ class Archive:
         self._source, self._keep_going = source, keep_going
         self._explicit, self._device, self._threads = checkpoint, device, threads
         self.watch, self._done = watch, 0
-        self.problems: list[str] = [self._reader.damage] if self._reader.damage else []
-        """What is damaged, as far as it is known (`keep_going`)."""
+        known = [self._reader.damage] if self._reader.damage else []
+        self._problems = Problems(keep_going, known)
         self._cursor: Cursor | None = None
         self._checkpoint: Checkpoint | None = None
         self._no_checkpoint: str | None = None
@@ -155,9 +156,8 @@ class Archive:
             chosen, stop = frozenset(listed), self._starts[listed[-1] + 1]
         decoder = PartDecoder(
             self._decoding(), number, self.manifest.parts[number], lambda: self._spans(number),
-            keep_going=self._keep_going,
+            self._problems,
         )  # fmt: skip
-        decoder.problems = self.problems
         yield from decoder.pictures(chosen, start, stop)
 
     def checkpoint(self) -> Checkpoint:
@@ -175,9 +175,7 @@ class Archive:
         try:
             return self._embedded_checkpoint()
         except DamagedArchiveError as error:
-            if not self._keep_going:
-                raise
-            self._note(error)
+            self._problems.bear(error)
             try:
                 return checkpoints.find(name, digest)
             except CheckpointError:
@@ -196,9 +194,10 @@ class Archive:
             )
         return found
 
-    def _note(self, error: DamagedArchiveError) -> None:
-        if str(error) not in self.problems:
-            self.problems.append(str(error))
+    @property
+    def problems(self) -> list[str]:
+        """What is damaged, as far as it is known (`keep_going`)."""
+        return self._problems.found
 
     def extract(
         self,
@@ -253,9 +252,7 @@ class Archive:
         try:
             writer.put(index, number, picture)
         except DamagedArchiveError as error:
-            if not self._keep_going:
-                raise
-            self._note(error)
+            self._problems.bear(error)
             writer.lose(index)
 
     def verify(self, *, jobs: int = 1) -> int:
@@ -406,7 +403,7 @@ class Archive:
                 elif kind == "picture":
                     yield value
                 else:
-                    self.problems += [p for p in value if p not in self.problems]
+                    self._problems.add(value)
 
     def _need_checkpoint(self, wanted: list[int] | None) -> None:
         """A missing checkpoint is found before anything is written."""
@@ -416,9 +413,7 @@ class Archive:
             try:
                 self.checkpoint()
             except DamagedArchiveError as error:
-                if not self._keep_going:
-                    raise
-                self._note(error)
+                self._problems.bear(error)
 
     def _extract_files(self, writer: ImageWriter, chosen: Iterable[int]) -> None:
         stored = StoredFiles(self._reader, self.manifest.packed, self.items)
@@ -429,9 +424,7 @@ class Archive:
                 with stored.open(index) as member:
                     writer.put_file(index, member)
             except DamagedArchiveError as error:
-                if not self._keep_going:
-                    raise
-                self._note(error)
+                self._problems.bear(error)
                 writer.lose(index)
 
     def _check_consistent(self) -> None:

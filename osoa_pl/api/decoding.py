@@ -11,6 +11,7 @@ import numpy as np
 
 from osoa_pl.api.manifest import PartInfo, ShardInfo
 from osoa_pl.api.members import block_member, segment_member
+from osoa_pl.api.problems import Problems
 from osoa_pl.data.collection import Planes
 from osoa_pl.errors import DamagedArchiveError
 from osoa_pl.format import segment as segment_format
@@ -94,7 +95,7 @@ def check_sizes(reader: ArchiveReader, shards: Iterable[ShardInfo]) -> None:
 class PartDecoder:
     """Decodes one part. `spans`: makes an iterator over its pictures, in order.
 
-    keep_going: what is damaged gives None instead of an error, and goes into `problems`.
+    Where `problems` bear it, what is damaged gives None instead of an error.
     """
 
     def __init__(
@@ -103,12 +104,10 @@ class PartDecoder:
         number: int,
         part: PartInfo,
         spans: Callable[[], Iterator[Span]],
-        *,
-        keep_going: bool = False,
+        problems: Problems,
     ) -> None:
         self.decoding, self._number, self._part = decoding, number, part
-        self._spans, self._keep_going = spans, keep_going
-        self.problems: list[str] = []
+        self._spans, self.problems = spans, problems
 
     def pictures(
         self, wanted: Container[int] | None = None, start: int = 0, stop: int | None = None
@@ -176,15 +175,8 @@ class PartDecoder:
         try:
             return np.frombuffer(blocks.read(place), np.uint8).reshape(shape)
         except DamagedArchiveError as error:
-            self.problem(error)
+            self.problems.bear(error)
             return None
-
-    def problem(self, error: DamagedArchiveError) -> None:
-        """Note the error and go on, or raise it."""
-        if not self._keep_going:
-            raise error
-        if str(error) not in self.problems:
-            self.problems.append(str(error))
 
     def _read_block(self, index: int) -> bytes:
         return self.decoding.reader.read(block_member(self._number, index))
@@ -233,7 +225,7 @@ class _PlaneRun:
                 plane = self._decode(number)
                 break
             except DamagedArchiveError as error:
-                self._part.problem(error)
+                self._part.problems.bear(error)
                 self._recover()
         if plane.shape[:2] != shape:
             raise DamagedArchiveError(
@@ -250,7 +242,7 @@ class _PlaneRun:
             if next(self._run, None) is not None:
                 raise DamagedArchiveError(f"shard {self._shard.number} has planes left over")
         except DamagedArchiveError as error:
-            self._part.problem(error)
+            self._part.problems.bear(error)
 
     def _decode(self, number: int) -> np.ndarray:
         if self._run is None:

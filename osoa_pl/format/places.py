@@ -13,6 +13,7 @@ import secrets
 import stat
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ def is_url(text: object) -> bool:
     return isinstance(text, str) and _URL.match(text) is not None
 
 
-class Destination:
+class Destination(ABC):
     """A place for one new file that appears whole or not at all."""
 
     label: str
@@ -58,12 +59,12 @@ class Destination:
     resumable = True
     """Whether a later run finds the same `partial`."""
 
+    @abstractmethod
     def packing(self, check: Check | None = None) -> AbstractContextManager[BinaryIO]:
         """Seekable binary file that goes to the place when the block ends well.
 
         `check` gets the path of the finished file first; what it raises stops the rest.
         """
-        raise NotImplementedError
 
 
 def destination(target: Place, *, overwrite: bool) -> Destination:
@@ -116,8 +117,9 @@ class _Sent(Destination):
                 with suppress(OSError):
                     path.unlink()
 
+    @abstractmethod
     def _send(self, path: Path) -> None:
-        raise NotImplementedError
+        """Bring the packed file to its place."""
 
 
 class _Stream(_Sent):

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from command_runs import Ran, picture, run_command
 from PIL import Image
+from processes import PROC, alive, started_by
 
 import osoa_pl
 from osoa_pl.api.job import CompressionJob
@@ -34,7 +35,6 @@ from osoa_pl.online.trajectory import Trajectory
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and mounts of POSIX")
 
-PROC = Path("/proc")
 OPTIONS = ("--adaptation", "online", "--segment", "1", "--shard", "3", "--model-only", "-q")
 HINT = "the same command with --resume goes on"
 
@@ -79,25 +79,6 @@ def one_error(ran: Ran, code: int, *parts: str) -> None:
     assert len(lines) == 1 or lines[1].startswith("hint: ")
     for part in parts:
         assert part in ran.err, ran.err
-
-
-def started_by(parent: int) -> list[int]:
-    found = []
-    for entry in PROC.glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[1] == str(parent):
-            found.append(int(entry.name))
-    return found
-
-
-def alive(process: int) -> bool:
-    try:
-        return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def wait_until(met: Callable[[], Any], seconds: float = 60.0) -> bool:
