@@ -1,10 +1,12 @@
-"""Pretrain the default model in exact form, as a long adaptation with a learning-rate schedule.
+"""Pretrain the default model in exact form on endless random collections, memory included.
 
-    python scripts/pretrain.py --data FOLDER --channels 3 --minutes 60 --out RUN
+    python scripts/pretrain.py --data FOLDER --channels 3 --minutes 90 --out RUN
 
 FOLDER holds photographs and, beside it, `index.csv` with a licence column; rows under CC-BY-SA are
-left out. One batch is photographs (crops at full and half size, flipped) and synthetic pictures.
-The run resumes from RUN.pt when it exists; `scripts/export_checkpoint.py` makes a checkpoint of it.
+left out. A step averages the gradients of several lanes; each lane is in the middle of a
+collection of its own (`synthetic_collections`), with a memory of its own that is empty at the
+collection's start, and cuts it into batches as `osoa compress` does. The run resumes from RUN.pt
+when it exists; `scripts/export_checkpoint.py` makes a checkpoint of it.
 """
 
 from __future__ import annotations
@@ -14,18 +16,22 @@ import csv
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import synthetic
 import torch
 from PIL import Image
+from synthetic_collections import collection
 
 from osoa_pl.arith.optim import Adam, clip_by_exact_norm
-from osoa_pl.models.features import TileBatch, fill_tile, make_batch
-from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig, initial_parameters
+from osoa_pl.models.features import RADIUS, TileBatch, fill_tile, make_batch
+from osoa_pl.models.memory import MemoryState
+from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig, initial_parameters
+from osoa_pl.online.plan import BatchSettings, batches
 
-SIZE = 64
+SETTINGS = BatchSettings(batch_pixels=4096, first_pixels=1024)
+MEMORY_BITS = 16
 
 
 def photographs(folder: Path) -> list[np.ndarray]:
@@ -37,76 +43,94 @@ def photographs(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(p).convert("RGB")) for p in free]
 
 
-def halve(image: np.ndarray) -> np.ndarray:
-    """Box-downscaled by 2, uint8 [h//2, w//2, c]."""
-    h, w = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-    return image[:h, :w].reshape(h // 2, 2, w // 2, 2, -1).mean((1, 3)).round().astype(np.uint8)
-
-
-class Batches:
-    """Endless training batches; the state is one numpy generator."""
-
-    def __init__(self, photos: list[np.ndarray], seed: int, channels: int, share: float) -> None:
-        self.photos = photos + [halve(p) for p in photos if min(p.shape[:2]) >= 2 * SIZE]
-        sizes = np.array([p.shape[0] * p.shape[1] for p in self.photos], float)
-        self.weights = sizes / sizes.sum()
-        self.rng = np.random.default_rng(seed)
-        self.channels, self.share = channels, share
-
-    def crop(self) -> np.ndarray:
-        rng = self.rng
-        if rng.random() < self.share:
-            image = synthetic.draw(rng, SIZE)
+def images_of(
+    rng: np.random.Generator, photos: list[np.ndarray], channels: int, pixels: int
+) -> list[np.ndarray]:
+    """One collection, flipped or with its channels exchanged as a whole; grey from RGB."""
+    images = collection(rng, photos, pixels)
+    if rng.random() < 0.5:
+        images = [image[:, ::-1] for image in images]
+    if channels == 1:
+        kind = int(rng.integers(4))
+        if kind < 3:
+            images = [image[..., kind : kind + 1] for image in images]
         else:
-            photo = self.photos[int(rng.choice(len(self.photos), p=self.weights))]
-            y = int(rng.integers(0, photo.shape[0] - SIZE + 1))
-            x = int(rng.integers(0, photo.shape[1] - SIZE + 1))
-            image = photo[y : y + SIZE, x : x + SIZE]
-        if rng.random() < 0.5:
-            image = image[:, ::-1]
-        if self.channels == 1:
-            kind = int(rng.integers(4))
-            luma = (image @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
-            image = luma[..., None] if kind == 3 else image[..., kind : kind + 1]
-        elif rng.random() < 0.1:
-            image = image[..., rng.permutation(3)]
-        return np.ascontiguousarray(image)
-
-    def batch(self, tiles: int) -> TileBatch:
-        """A batch of `tiles` crops; half of the time some are cut smaller, to learn borders."""
-        crops = [self.crop() for _ in range(tiles)]
-        if self.rng.random() < 0.3:
-            crops = [c[i : i + 32, j : j + 32] for c in crops for i in (0, 32) for j in (0, 32)]
-        return pack(crops, self.channels)
+            luma = np.array([0.299, 0.587, 0.114])
+            images = [(image @ luma).round().astype(np.uint8)[..., None] for image in images]
+    elif rng.random() < 0.15:
+        order = rng.permutation(3)
+        images = [image[..., order] for image in images]
+    return [np.ascontiguousarray(image) for image in images]
 
 
-def pack(crops: list[np.ndarray], channels: int) -> TileBatch:
-    """A batch of whole images uint8 [h, w, c]."""
-    batch = make_batch([c.shape[:2] for c in crops], channels, [None] * len(crops))
-    for index, crop in enumerate(crops):
-        fill_tile(batch, index, crop)
-    return batch
+def batches_of(images: list[np.ndarray], channels: int) -> Iterator[TileBatch]:
+    """The batches of a collection as `online.session` cuts them."""
+    context = None
+    for tiles in batches([image.shape[:2] for image in images], SETTINGS):
+        batch = make_batch(
+            [(t.height, t.width) for t in tiles], channels,
+            [context if t.row else None for t in tiles], [t.row for t in tiles],
+        )  # fmt: skip
+        for index, t in enumerate(tiles):
+            fill_tile(batch, index, images[t.image][t.row : t.row + t.height])
+        context = batch.padded(len(tiles) - 1)[-RADIUS:].copy()
+        yield batch
 
 
-def bits_per_dim(model: LocalAutoregressive, batches: list[TileBatch]) -> float:
-    """Ideal code length of the batches under the current weights."""
-    total = count = 0.0
-    for batch in batches:
-        _, frequency = model.intervals(batch)
-        total += float((model.precision - np.log2(frequency.astype(float))).sum())
-        count += frequency.size
+class Lane:
+    """Endless collections, one after the other, each with an empty memory to begin with."""
+
+    def __init__(
+        self, model: MemoryAutoregressive, photos: list[np.ndarray], seed: int, largest: int
+    ) -> None:
+        self._model, self._photos, self._largest = model, photos, largest
+        self._rng = np.random.default_rng(seed)
+        self._source: Iterator[TileBatch] = iter(())
+
+    def next(self) -> TileBatch:
+        """The next batch; the model's memory is the lane's until `next` of another one."""
+        batch = next(self._source, None)
+        if batch is None:
+            channels = self._model.channels
+            pixels = int(math.exp(self._rng.uniform(math.log(20_000), math.log(self._largest))))
+            images = images_of(self._rng, self._photos, channels, pixels)
+            self._source = batches_of(images, channels)
+            self._memory = MemoryState(channels, MEMORY_BITS, self._model.memory.pool)
+            batch = next(self._source)
+        self._model.memory = self._memory
+        return batch
+
+
+def bits_per_dim(model: MemoryAutoregressive, collections: list[list[np.ndarray]]) -> list[float]:
+    """Ideal code length of each collection with memory and without optimizer steps."""
+    found = []
+    kept = model.activation_max.clone()
+    for images in collections:
+        model.memory = MemoryState(model.channels, MEMORY_BITS, model.memory.pool)
+        bits = samples = 0.0
+        for batch in batches_of(images, model.channels):
+            bits += model.bits(batch, 0, 0)
+            samples += batch.pixels * model.channels
+            model.advance()
+            model.activation_max = kept.clone()
+        found.append(bits / samples)
+    model.stepped()
+    return found
+
+
+def calibrate(model: MemoryAutoregressive, lanes: list[Lane], count: int) -> torch.Tensor:
+    """Set the starting activation maxima to medians (an outlier costs a bit); E[gradient^2]."""
+    maxima, total = [], torch.zeros_like(model.parameters)
+    for number in range(count):
+        kept = model.activation_max.clone()
+        gradient = model.gradient(lanes[number % len(lanes)].next(), 0, number)
+        total += clip_by_exact_norm(gradient, 1.0).square()
+        maxima.append(model.seen_max())
+        model.advance()
+        model.activation_max = kept
+    model.activation_max = torch.stack(maxima).median(0).values
     model.stepped()
     return total / count
-
-
-def calibrate(model: LocalAutoregressive, training: Batches) -> None:
-    """Set the starting activation maxima to the medians over batches: an outlier costs a bit."""
-    maxima = []
-    for _ in range(24):
-        model.intervals(training.batch(2))
-        maxima.append(model.seen_max())
-        model.stepped()
-    model.activation_max = torch.stack(maxima).median(0).values
 
 
 def main() -> None:
@@ -117,21 +141,27 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--mixtures", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--tiles", type=int, default=8)
+    parser.add_argument("--lanes", type=int, default=24)
+    parser.add_argument("--batches", type=int, default=6, help="lanes whose gradients make a step")
+    parser.add_argument("--largest", type=int, default=500_000, help="pixels of a collection")
     parser.add_argument("--rate", type=float, default=4e-3)
-    parser.add_argument("--synthetic", type=float, default=0.3)
+    parser.add_argument("--start", type=Path, help="a run whose weights to begin with")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    config = LocalConfig(args.channels, args.width, args.depth, args.mixtures)
-    training = Batches(photographs(args.data), 1, args.channels, args.synthetic)
-    held_out = Batches(photographs(args.data.parent / "val"), 2, args.channels, 0.0)
-    validation = [pack([held_out.crop() for _ in range(8)], args.channels) for _ in range(6)]
-    model = LocalAutoregressive(
-        config, initial_parameters(config, 0), torch.full((2 * args.depth + 1,), 2.0)
-    )
+    config = MemoryConfig(args.channels, args.width, args.depth, args.mixtures)
+    maxima = torch.full((config.maxima_count(),), 2.0)
+    model = MemoryAutoregressive(
+        config, initial_parameters(config, 0), maxima, threads=args.threads
+    )  # fmt: skip
+    if args.start:
+        begin = torch.load(args.start, weights_only=True)
+        model.parameters.copy_(begin["parameters"])
+        model.activation_max = begin["activation_max"]
     optimizer = Adam(model.parameters, lr=args.rate, betas=(0.9, 0.99), eps=1e-8)
+    average = model.parameters.clone()
     step, spent = 0, 0.0
     file = args.out.with_suffix(".pt")
     if file.exists():
@@ -139,46 +169,75 @@ def main() -> None:
         model.parameters.copy_(saved["parameters"])
         model.activation_max = saved["activation_max"]
         optimizer.load(saved["moments"], saved["counters"])
+        average = saved["average"]
         step, spent = saved["step"], saved["spent"]
-        training.rng = np.random.default_rng(step + 1000)
-    print(
-        f"{config} {model.parameters.numel()} parameters, {len(training.photos)} photos", flush=True
-    )
+    photos = photographs(args.data)
+    lanes = [
+        Lane(model, photos, args.seed + 1000 * step + lane, args.largest)
+        for lane in range(args.lanes)
+    ]
+    held_out = photographs(args.data.parent / "val")
+    rng = np.random.default_rng(7)
+    validation = [images_of(rng, held_out, args.channels, 40_000) for _ in range(16)]
+    print(f"{config} {model.parameters.numel()} parameters, {len(photos)} photos", flush=True)
     budget, last, began = args.minutes * 60, time.monotonic(), time.monotonic() - spent
     while (fraction := (time.monotonic() - began) / budget) < 1.0:
         optimizer.lr = (
             args.rate
-            * min(1.0, step / 50 + 0.02)
+            * min(1.0, step / 100 + 0.02)
             * (0.5 * (1 + math.cos(math.pi * fraction)) + 0.005)
         )
-        batch = training.batch(args.tiles)
-        gradient = model.gradient(batch, 0, step)
-        optimizer.step(clip_by_exact_norm(gradient, 1.0))
-        model.advance()
+        total, pixels = torch.zeros_like(model.parameters), 0
+        for number in range(args.batches):
+            batch = lanes[(step * args.batches + number) % len(lanes)].next()
+            total += model.gradient(batch, 0, step * args.batches + number) * batch.pixels
+            pixels += batch.pixels
+            model.advance()
+        optimizer.step(clip_by_exact_norm(total / pixels, 1.0))
+        model.stepped()
         step += 1
-        if time.monotonic() - last > 60:
-            last = time.monotonic()
+        average.lerp_(model.parameters, 1 - min(0.998, step / (step + 20)))
+        if time.monotonic() - last > 300:
+            now, kept = time.monotonic(), model.parameters.clone()
+            model.parameters.copy_(average)
+            model.stepped()
             value = bits_per_dim(model, validation)
-            print(f"{(last - began) / 60:.1f} min step {step} val {value:.4f}", flush=True)
-            save(file, model, optimizer, step, last - began)
-    calibrate(model, training)
+            model.parameters.copy_(kept)
+            model.stepped()
+            text = " ".join(f"{v:.2f}" for v in value)
+            print(
+                f"{(now - began) / 60:.1f} min step {step} val {np.mean(value):.4f}: {text}",
+                flush=True,
+            )
+            last = time.monotonic()
+            save(file, model, optimizer, average, step, last - began)
+    save(file, model, optimizer, average, step, budget)
+    model.parameters.copy_(average)
+    model.stepped()
+    moment = calibrate(model, lanes, 240)
     value = bits_per_dim(model, validation)
-    print(f"done: step {step} val {value:.4f}", flush=True)
-    save(file, model, optimizer, step, budget)
+    print(f"done: step {step} val {np.mean(value):.4f}", flush=True)
+    save(file, model, optimizer, average, step, budget, moment)
 
 
-def save(file: Path, model: LocalAutoregressive, optimizer: Adam, step: int, spent: float) -> None:
-    """Write the run's state whole or not at all."""
+def save(
+    file: Path, model: MemoryAutoregressive, optimizer: Adam, average: torch.Tensor, step: int,
+    spent: float, second_moment: torch.Tensor | None = None,
+) -> None:  # fmt: skip
+    """Write the run's state whole or not at all; a finished run has its `second_moment`."""
     temporary = file.with_suffix(".tmp")
     state = {
         "config": model.config.to_dict(),
         "parameters": model.parameters,
         "activation_max": model.activation_max,
+        "average": average,
         "moments": list(optimizer.state_tensors()),
         "counters": optimizer.counters(),
         "step": step,
         "spent": spent,
     }
+    if second_moment is not None:
+        state["second_moment"] = second_moment
     torch.save(state, temporary)
     os.replace(temporary, file)
 

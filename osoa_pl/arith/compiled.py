@@ -229,6 +229,12 @@ class RowPool:
             return
         self.each([partial(kernel, b, e, *arguments) for b, e in ranges])
 
+    def run_each(self, kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+        """kernel(begin, end, *arguments) over few things that are much work each."""
+        parts = min(self.threads, count)
+        cuts = [count * i // parts for i in range(parts + 1)]
+        self.each([partial(kernel, b, e, *arguments) for b, e in zip(cuts, cuts[1:])])
+
     def run_with_max(
         self, kernel: Callable[..., None], rows: int, width: int, *arguments: Any
     ) -> np.float32:

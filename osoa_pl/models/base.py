@@ -98,6 +98,14 @@ class DirectModel(Model, Protocol):
         """Fill in the batch's pixels; False when a stream has run out of words."""
 
 
+@runtime_checkable
+class RememberingModel(DirectModel, Protocol):
+    """A direct model whose `advance` also takes the batch into a memory of pixels."""
+
+    def remember(self, batch: TileBatch) -> None:
+        """Take in a batch as `advance` did in an earlier run, nothing else."""
+
+
 @dataclass
 class Recorded:
     """What coding one batch of a latent model needs of the state before the batch's step.

@@ -164,6 +164,58 @@ def edge_terms(z, out):  # type: ignore[no-untyped-def]
     out[2] = r * s
 
 
+@njit(inline="always")
+def channel_terms(  # type: ignore[no-untyped-def]
+    value, residual, total, mixtures, mean, scale, q, upper, lower, weight, mass, to_mean, to_scale
+):
+    """One channel's mixture at its value: probability; of each logistic weight, mass, slopes."""
+    mixed = 0.0
+    for k in range(mixtures):
+        d = np.float64(residual) - mean[k]
+        high = (d + 0.5) * scale[k]
+        low = (d - 0.5) * scale[k]
+        edge_terms(high, upper)
+        edge_terms(low, lower)
+        if value == 255:
+            upper[0], upper[1], upper[2] = 1.0, 0.0, 0.0
+        if value == 0:
+            lower[0], lower[1], lower[2] = 0.0, 1.0, 0.0
+        inside = lower[1] - upper[1] if d > 0.0 else upper[0] - lower[0]
+        weight[k] = np.float64(q[k]) / np.float64(total)
+        mass[k] = inside
+        to_mean[k] = (lower[2] - upper[2]) * scale[k]
+        to_scale[k] = low * lower[2] - high * upper[2]
+        mixed = mixed + weight[k] * inside
+    return mixed
+
+
+@njit(inline="always")
+def channel_gradient(  # type: ignore[no-untyped-def]
+    row, out, c, channels, mixtures, share, mixture, residuals, weight, mass, to_mean, to_scale
+):
+    """Gradient of one channel's logits, means, scales and couplings, `share` of it."""
+    factor = share / (mixture + _FLOOR)
+    at = 3 * mixtures * c
+    coupling = 3 * mixtures * channels + c * (c - 1) // 2
+    shift = 0.0
+    for k in range(mixtures):
+        f = factor * weight[k]
+        out[at + k] = np.float32(f * (mixture - mass[k]))
+        raw = np.float64(row[at + mixtures + k]) * 16.0
+        for e in range(c):
+            raw = raw + np.float64(row[coupling + e]) * np.float64(residuals[e])
+        g = f * -to_mean[k]
+        g = g if abs(raw) < 1024.0 else 0.0
+        shift = shift + g
+        out[at + mixtures + k] = np.float32(g * 16.0)
+        log_scale = np.float64(row[at + 2 * mixtures + k])
+        g = f * -to_scale[k]
+        g = g if log_scale > -4.0 and log_scale < 6.0 else 0.0
+        out[at + 2 * mixtures + k] = np.float32(g)
+    for e in range(c):
+        out[coupling + e] = np.float32(shift * np.float64(residuals[e]))
+
+
 @njit(cache=True, nogil=True)
 def gradient_rows(  # type: ignore[no-untyped-def]
     begin, end, outputs, pixels, predictors, copies, channels, mixtures, gradient
@@ -182,8 +234,7 @@ def gradient_rows(  # type: ignore[no-untyped-def]
     copy_weight = np.empty(_COPIES + 1)
     hits = np.empty(_COPIES + 1)
     upper, lower = np.empty(3), np.empty(3)
-    coupling_at = 3 * mixtures * channels
-    copy_at = coupling_at + channels * (channels - 1) // 2
+    copy_at = 3 * mixtures * channels + channels * (channels - 1) // 2
     for p in range(begin, end):
         row = outputs[p]
         out = gradient[p]
@@ -198,23 +249,10 @@ def gradient_rows(  # type: ignore[no-untyped-def]
                 row, c, channels, mixtures, residuals, mean, scale, mean_fixed, inverse_fixed
             )
             residuals[c] = value - predictors[p, c]
-            mixed = 0.0
-            for k in range(mixtures):
-                d = np.float64(residuals[c]) - mean[k]
-                high = (d + 0.5) * scale[k]
-                low = (d - 0.5) * scale[k]
-                edge_terms(high, upper)
-                edge_terms(low, lower)
-                if value == 255:
-                    upper[0], upper[1], upper[2] = 1.0, 0.0, 0.0
-                if value == 0:
-                    lower[0], lower[1], lower[2] = 0.0, 1.0, 0.0
-                inside = lower[1] - upper[1] if d > 0.0 else upper[0] - lower[0]
-                weight[c, k] = np.float64(q[k]) / np.float64(total)
-                mass[c, k] = inside
-                to_mean[c, k] = (lower[2] - upper[2]) * scale[k]
-                to_scale[c, k] = low * lower[2] - high * upper[2]
-                mixed = mixed + weight[c, k] * inside
+            mixed = channel_terms(
+                value, residuals[c], total, mixtures, mean, scale, q, upper, lower,
+                weight[c], mass[c], to_mean[c], to_scale[c],
+            )  # fmt: skip
             mixture[c] = mixed
             product = product * (mixed + _FLOOR)
         hits[0] = copy_weight[0] * product
@@ -229,26 +267,7 @@ def gradient_rows(  # type: ignore[no-untyped-def]
         for m in range(_COPIES + 1):
             out[copy_at + m] = np.float32(copy_weight[m] - hits[m] / likelihood)
         for c in range(channels):
-            factor = share / (mixture[c] + _FLOOR)
-            at = 3 * mixtures * c
-            shift = 0.0
-            for k in range(mixtures):
-                f = factor * weight[c, k]
-                out[at + k] = np.float32(f * (mixture[c] - mass[c, k]))
-                raw = np.float64(row[at + mixtures + k]) * 16.0
-                for e in range(c):
-                    raw = raw + np.float64(row[coupling_at + c * (c - 1) // 2 + e]) * np.float64(
-                        residuals[e]
-                    )
-                g = f * -to_mean[c, k]
-                g = g if abs(raw) < 1024.0 else 0.0
-                shift = shift + g
-                out[at + mixtures + k] = np.float32(g * 16.0)
-                log_scale = np.float64(row[at + 2 * mixtures + k])
-                g = f * -to_scale[c, k]
-                g = g if log_scale > -4.0 and log_scale < 6.0 else 0.0
-                out[at + 2 * mixtures + k] = np.float32(g)
-            for e in range(c):
-                out[coupling_at + c * (c - 1) // 2 + e] = np.float32(
-                    shift * np.float64(residuals[e])
-                )
+            channel_gradient(
+                row, out, c, channels, mixtures, share, mixture[c], residuals,
+                weight[c], mass[c], to_mean[c], to_scale[c],
+            )  # fmt: skip

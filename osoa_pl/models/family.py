@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from osoa_pl.models.density import Density
 
 ENTRY_POINTS = "osoa_pl.models"
-_BUILT_IN = {"local_ar": "osoa_pl.models.local_ar", "vae": "osoa_pl.models.vae"}
+_BUILT_IN = {name: f"osoa_pl.models.{name}" for name in ("local_ar", "memory_ar", "vae")}
 _registered: dict[str, Family] = {}
 
 

@@ -54,6 +54,7 @@ class TileBatch:
     table: np.ndarray
     channels: int
     tops: np.ndarray  # bool [tiles]: the tile starts at the image's first row
+    rows: np.ndarray  # int64 [tiles]: the image's row at which the tile starts
 
     @property
     def pixels(self) -> int:
@@ -72,12 +73,15 @@ class TileBatch:
 
 
 def make_batch(
-    shapes: list[tuple[int, int]], channels: int, contexts: list[np.ndarray | None]
+    shapes: list[tuple[int, int]],
+    channels: int,
+    contexts: list[np.ndarray | None],
+    rows: list[int] | None = None,
 ) -> TileBatch:
     """An empty batch for tiles of these (height, width); pixels are to be filled in.
 
     contexts: for each tile None (its image starts here) or the padded last 3 rows, uint8
-    [3, w+6, c], of the strip above.
+    [3, w+6, c], of the strip above. rows: of the image at which each tile starts, by default 0.
     """
     table = np.zeros((len(shapes), 4), np.int64)
     offset = first = 0
@@ -86,7 +90,8 @@ def make_batch(
         offset += (height + RADIUS) * (width + 2 * RADIUS) * channels
         first += height * width
     tops = np.array([context is None for context in contexts], np.bool_)
-    batch = TileBatch(np.full(offset, OUTSIDE, np.uint8), table, channels, tops)
+    starts = np.array(rows or [0] * len(shapes), np.int64)
+    batch = TileBatch(np.full(offset, OUTSIDE, np.uint8), table, channels, tops, starts)
     for index, context in enumerate(contexts):
         if context is not None:
             padded = batch.padded(index)
@@ -184,3 +189,19 @@ def batch_features_rows(  # type: ignore[no-untyped-def]
                 buffer, place + j * channels, stride, channels, top or j == 0,
                 predictors[p + j], copies[p + j], features[p + j],
             )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def pack_pixels(buffer, channels, packed):  # type: ignore[no-untyped-def]
+    """Samples uint8 to one word a pixel (uint32 [n]), the first channel highest."""
+    for p in range(packed.shape[0]):
+        value = np.uint32(0)
+        for c in range(channels):
+            value = np.uint32(value << np.uint32(8)) | np.uint32(buffer[p * channels + c])
+        packed[p] = value
+
+
+@njit(inline="always")
+def packed_sample(packed, channel, channels):  # type: ignore[no-untyped-def]
+    """One channel of a packed pixel, int64."""
+    return np.int64((packed >> np.uint32(8 * (channels - 1 - channel))) & np.uint32(255))

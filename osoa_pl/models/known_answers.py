@@ -20,6 +20,9 @@ from osoa_pl.models.base import StreamDecoder
 from osoa_pl.models.features import TileBatch, fill_tile, make_batch
 from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig, initial_parameters
 from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
+from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig
+from osoa_pl.models.memory_ar import initial_parameters as memory_parameters
+from osoa_pl.models.memory_ar_eager import EagerMemoryAutoregressive
 from osoa_pl.models.vae import VAEConfig, VariationalAutoencoder
 from osoa_pl.models.vae import initial_parameters as vae_parameters
 from osoa_pl.models.vae_eager import EagerVariationalAutoencoder
@@ -32,12 +35,12 @@ _STALE = (
 )
 
 
-def _batch(channels: int) -> TileBatch:
+def _batch(channels: int, levels: int = 256) -> TileBatch:
     batch = make_batch(_SHAPES, channels, [None] * len(_SHAPES))
     for index, (height, width) in enumerate(_SHAPES):
         y, x, c = np.mgrid[0:height, 0:width, 0:channels]
         pixels = (37 * x + 91 * y + 50 * c + x * y * 7 + 200 * index) % 256
-        fill_tile(batch, index, pixels.astype(np.uint8))
+        fill_tile(batch, index, (pixels * levels // 256).astype(np.uint8))
     return batch
 
 
@@ -76,29 +79,58 @@ def check_compiled_vae(likelihood: str) -> None:
 @cache
 def check_compiled(channels: int) -> None:
     """Raises PortabilityError where a compiled kernel differs from the eager path."""
-    rans_numba.check_engine()
-    check_rounding()
     config = LocalConfig(channels, width=8, depth=1, mixtures=2)
     # zeros in the second layer would leave half of the network untested
     parameters = initial_parameters(config, seed=0) + 0.01
     maxima = torch.full((3,), 2.0)
-    fast = LocalAutoregressive(config, parameters.clone(), maxima, threads=1)
-    slow = EagerLocalAutoregressive(config, parameters.clone(), maxima)
-    batch = _batch(channels)
-    start, frequency = fast.intervals(batch)
-    expected = slow.intervals(batch)
-    same = np.array_equal(start, expected[0]) and np.array_equal(frequency, expected[1])
-    same = same and torch.equal(fast.gradient(batch, 1, 2), slow.gradient(batch, 1, 2))
-    order = fast.order(batch, 0, 1)
-    message = base_message(1)
-    rans_numba.push_sequence(
-        message, start[order].reshape(-1), frequency[order].reshape(-1), fast.precision
+    _check_direct(
+        LocalAutoregressive(config, parameters.clone(), maxima, threads=1),
+        EagerLocalAutoregressive(config, parameters.clone(), maxima),
+        [_batch(channels)],
     )
-    words = message.tail.content()
-    decoder = StreamDecoder(
-        message.head.copy(), words, np.array([0, len(words)]), np.array([len(words)])
+
+
+@cache
+def check_compiled_memory(channels: int) -> None:
+    """Raises PortabilityError where a kernel of the model with memory differs from the eager path.
+
+    The second batch repeats the first, so that memory has something to say.
+    """
+    config = MemoryConfig(channels, width=8, depth=1, mixtures=2, memory_bits=8)
+    parameters = memory_parameters(config, seed=0) + 0.01
+    maxima = torch.full((3,), 2.0)
+    _check_direct(
+        MemoryAutoregressive(config, parameters.clone(), maxima, threads=1),
+        EagerMemoryAutoregressive(config, parameters.clone(), maxima),
+        [_batch(channels, 8), _batch(channels, 8)],
     )
-    found = make_batch(_SHAPES, channels, [None] * len(_SHAPES))
-    same = same and fast.decode(found, decoder)
-    if not same or not np.array_equal(found.buffer, batch.buffer):
-        raise PortabilityError(_DIFFERENT, hint=_STALE)
+
+
+def _check_direct(
+    fast: LocalAutoregressive, slow: LocalAutoregressive, known: list[TileBatch]
+) -> None:
+    rans_numba.check_engine()
+    check_rounding()
+    same = True
+    for batch in known:
+        start, frequency = fast.intervals(batch)
+        expected = slow.intervals(batch)
+        same = same and np.array_equal(start, expected[0])
+        same = same and np.array_equal(frequency, expected[1])
+        same = same and torch.equal(fast.gradient(batch, 1, 2), slow.gradient(batch, 1, 2))
+        order = fast.order(batch, 0, 1)
+        message = base_message(1)
+        rans_numba.push_sequence(
+            message, start[order].reshape(-1), frequency[order].reshape(-1), fast.precision
+        )
+        words = message.tail.content()
+        decoder = StreamDecoder(
+            message.head.copy(), words, np.array([0, len(words)]), np.array([len(words)])
+        )
+        found = make_batch(_SHAPES, batch.channels, [None] * len(_SHAPES))
+        same = same and fast.decode(found, decoder)
+        same = same and np.array_equal(found.buffer, batch.buffer)
+        if not same:
+            raise PortabilityError(_DIFFERENT, hint=_STALE)
+        fast.advance()
+        slow.advance()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -162,14 +162,15 @@ class LocalAutoregressive:
         )  # fmt: skip
         return torch.from_numpy(out)
 
-    def _pixels(self, batch: TileBatch) -> np.ndarray:
+    def pixels(self, batch: TileBatch) -> np.ndarray:
+        """Pixels uint8 [P, c] of a batch in raster order, tile after tile."""
         tiles = [batch.tile(i).reshape(-1, batch.channels) for i in range(len(batch.table))]
         return np.concatenate(tiles)
 
     def head_inputs(self, batch: TileBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(features f32 [P, F], pixels, predictors, copies int64) of a batch, as tensors."""
         x = self._features(batch)
-        pixels = torch.from_numpy(self._pixels(batch)).long()
+        pixels = torch.from_numpy(self.pixels(batch)).long()
         return x, pixels, torch.from_numpy(self._predictors), torch.from_numpy(self._copies)
 
     def _forward(self, batch: TileBatch) -> Tensor:
@@ -179,7 +180,7 @@ class LocalAutoregressive:
     def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
         """(start, frequency) uint32 [pixels, channels] at 2^-20 under the current state."""
         outputs = self._forward(batch).numpy()
-        pixels = self._pixels(batch)
+        pixels = self.pixels(batch)
         start = np.empty(pixels.shape, np.uint32)
         frequency = np.empty(pixels.shape, np.uint32)
         self._pool.run(
@@ -199,8 +200,8 @@ class LocalAutoregressive:
         order: np.ndarray = wavefront.stream_order(batch.table, tiles)
         return order
 
-    def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
-        """Fill in the batch's pixels; False when a stream has run out of words."""
+    def _wavefront_weights(self) -> tuple[Any, ...]:
+        """The present weights in the form of `wavefront.forward_rows`."""
         state = self._current()
         width, depth = self.config.width, self.config.depth
         hidden = np.empty((2 * depth, width, width), np.float32)
@@ -213,13 +214,17 @@ class LocalAutoregressive:
             [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)], np.float32
         )
         inverse = np.array([1.0 / s for s in state.input_steps[1:]], np.float32)
+        return first, hidden, last, biases, state.biases[-1].numpy(), scales, inverse
+
+    def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
+        """Fill in the batch's pixels; False when a stream has run out of words."""
+        weights = self._wavefront_weights()
         threads = min(self._pool.threads, decoder.streams, len(batch.table))
         calls = [
             partial(
                 wavefront.decode_streams, batch.buffer, batch.table, batch.tops, self.channels,
                 self.config.mixtures, decoder.streams, thread, threads, decoder.heads,
-                decoder.words, decoder.offsets, decoder.sizes, first, hidden, last, biases,
-                state.biases[-1].numpy(), scales, inverse,
+                decoder.words, decoder.offsets, decoder.sizes, *weights,
             )
             for thread in range(threads)
         ]  # fmt: skip
@@ -232,7 +237,7 @@ class LocalAutoregressive:
         The forward pass of `intervals` is used again where it belongs to the current weights.
         """
         outputs = self._outputs if self._outputs is not None else self._forward(batch)
-        pixels = self._pixels(batch)
+        pixels = self.pixels(batch)
         gradient = torch.empty(outputs.shape)
         self._pool.run(
             compiled_head.gradient_rows, len(pixels), outputs.numpy(), pixels, self._predictors,

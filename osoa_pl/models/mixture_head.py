@@ -8,6 +8,8 @@ and as a check of `gradient`; it decides no bits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -151,63 +153,88 @@ def _where_all(condition: Tensor, given: _Terms, otherwise: _Terms) -> _Terms:
     return a, b, c
 
 
+@dataclass
+class ChannelTerms:
+    """One channel's mixture at the pixels' values, float64: what its gradient is made of.
+
+    weight, mass, to_mean, to_scale [P, K]; mixed [P]: its probability.
+    """
+
+    channel: Channel
+    residual: Tensor
+    weight: Tensor
+    mass: Tensor
+    to_mean: Tensor
+    to_scale: Tensor
+    mixed: Tensor
+
+
+def channel_terms(channel: Channel, value: Tensor, predictor: Tensor) -> ChannelTerms:
+    """The terms of int64 values [P]."""
+    residual = value - predictor
+    value = value.unsqueeze(1)
+    d = residual.double().unsqueeze(1) - channel.mean
+    high, low = (d + 0.5) * channel.inverse, (d - 0.5) * channel.inverse
+    upper, lower = _edge_terms(high), _edge_terms(low)
+    zero, one = torch.zeros_like(d), torch.ones_like(d)
+    upper = _where_all(value == 255, (one, zero, zero), upper)
+    lower = _where_all(value == 0, (zero, one, zero), lower)
+    mass = torch.where(d > 0.0, lower[1] - upper[1], upper[0] - lower[0])
+    weight = channel.q.double() / channel.q.sum(1, keepdim=True).double()
+    to_mean = (lower[2] - upper[2]) * channel.inverse
+    to_scale = low * lower[2] - high * upper[2]
+    mixed = torch.zeros_like(d[:, 0])
+    for k in range(d.shape[1]):
+        mixed = mixed + weight[:, k] * mass[:, k]
+    return ChannelTerms(channel, residual, weight, mass, to_mean, to_scale, mixed)
+
+
+def channel_gradients(out: Tensor, terms: list[ChannelTerms], share: Tensor) -> None:
+    """Write the columns of all channels' mixtures: `share` float64 [P] of each pixel is theirs."""
+    channels, mixtures = len(terms), terms[0].mass.shape[1]
+    coupling_at = 3 * mixtures * channels
+    for c, t in enumerate(terms):
+        at = 3 * mixtures * c
+        f = (share / (t.mixed + _FLOOR)).unsqueeze(1) * t.weight
+        out[:, at : at + mixtures] = f * (t.mixed.unsqueeze(1) - t.mass)
+        g = f * t.to_mean.neg()
+        g = torch.where(t.channel.raw_mean.abs() < 1024.0, g, torch.zeros_like(g))
+        shift = torch.zeros_like(share)
+        for k in range(mixtures):
+            shift = shift + g[:, k]
+        out[:, at + mixtures : at + 2 * mixtures] = g * 16.0
+        g = f * t.to_scale.neg()
+        inside = (t.channel.raw_scale > -4.0) & (t.channel.raw_scale < 6.0)
+        out[:, at + 2 * mixtures : at + 3 * mixtures] = torch.where(inside, g, torch.zeros_like(g))
+        for e in range(c):
+            column = coupling_at + c * (c - 1) // 2 + e
+            out[:, column] = shift * terms[e].residual.double()
+
+
 def gradient(
     outputs: Tensor, pixels: Tensor, predictors: Tensor, copies: Tensor, mixtures: int
 ) -> Tensor:
     """d(-ln P(pixel))/d(outputs) f32 [P, outputs]: the bits of `compiled_head.gradient_rows`."""
     channels = predictors.shape[1]
-    coupling_at = 3 * mixtures * channels
-    copy_at = coupling_at + channels * (channels - 1) // 2
+    copy_at = 3 * mixtures * channels + channels * (channels - 1) // 2
     out = torch.zeros(outputs.shape, dtype=torch.float64, device=outputs.device)
     q = softmax_integers(outputs[:, copy_at : copy_at + COPIES + 1], 16)[0]
     copy_weight = q.double() / q.sum(1, keepdim=True).double()
-    residuals: list[Tensor] = []
-    parts = []
+    terms: list[ChannelTerms] = []
     product = torch.ones(len(pixels), dtype=torch.float64, device=outputs.device)
     for c in range(channels):
-        value = pixels[:, c : c + 1]
-        channel = Channel(outputs, c, channels, mixtures, residuals)
-        residuals.append(pixels[:, c] - predictors[:, c])
-        d = residuals[c].double().unsqueeze(1) - channel.mean
-        high, low = (d + 0.5) * channel.inverse, (d - 0.5) * channel.inverse
-        upper, lower = _edge_terms(high), _edge_terms(low)
-        zero, one = torch.zeros_like(d), torch.ones_like(d)
-        upper = _where_all(value == 255, (one, zero, zero), upper)
-        lower = _where_all(value == 0, (zero, one, zero), lower)
-        mass = torch.where(d > 0.0, lower[1] - upper[1], upper[0] - lower[0])
-        weight = channel.q.double() / channel.q.sum(1, keepdim=True).double()
-        to_mean = (lower[2] - upper[2]) * channel.inverse
-        to_scale = low * lower[2] - high * upper[2]
-        mixed = torch.zeros_like(product)
-        for k in range(mixtures):
-            mixed = mixed + weight[:, k] * mass[:, k]
-        product = product * (mixed + _FLOOR)
-        parts.append((channel, weight, mass, to_mean, to_scale, mixed))
+        channel = Channel(outputs, c, channels, mixtures, [t.residual for t in terms])
+        terms.append(channel_terms(channel, pixels[:, c], predictors[:, c]))
+        product = product * (terms[c].mixed + _FLOOR)
     hits = [copy_weight[:, 0] * product]
     likelihood = hits[0]
     for m in range(COPIES):
         hit = (copies[:, m] == pixels).all(1)
         hits.append(torch.where(hit, copy_weight[:, m + 1], torch.zeros_like(product)))
         likelihood = likelihood + hits[-1]
-    share = hits[0] / likelihood
     for m in range(COPIES + 1):
         out[:, copy_at + m] = copy_weight[:, m] - hits[m] / likelihood
-    for c, (channel, weight, mass, to_mean, to_scale, mixed) in enumerate(parts):
-        at = 3 * mixtures * c
-        f = (share / (mixed + _FLOOR)).unsqueeze(1) * weight
-        out[:, at : at + mixtures] = f * (mixed.unsqueeze(1) - mass)
-        g = f * to_mean.neg()
-        g = torch.where(channel.raw_mean.abs() < 1024.0, g, torch.zeros_like(g))
-        shift = torch.zeros_like(product)
-        for k in range(mixtures):
-            shift = shift + g[:, k]
-        out[:, at + mixtures : at + 2 * mixtures] = g * 16.0
-        g = f * to_scale.neg()
-        inside = (channel.raw_scale > -4.0) & (channel.raw_scale < 6.0)
-        out[:, at + 2 * mixtures : at + 3 * mixtures] = torch.where(inside, g, torch.zeros_like(g))
-        for e in range(c):
-            column = coupling_at + c * (c - 1) // 2 + e
-            out[:, column] = shift * residuals[e].double()
+    channel_gradients(out, terms, hits[0] / likelihood)
     return out.float()
 
 
@@ -218,8 +245,17 @@ def negative_log_likelihood(
     channels = predictors.shape[1]
     at = 3 * mixtures * channels + channels * (channels - 1) // 2
     log_copy = F.log_softmax(outputs[:, at : at + COPIES + 1], -1)
+    total = log_copy[:, 0] + log_mixture(outputs, pixels, predictors, mixtures)
+    hit = (copies == pixels.unsqueeze(1)).all(2)
+    copied = torch.where(hit, log_copy[:, 1:], torch.full_like(log_copy[:, 1:], -80.0))
+    return -torch.logsumexp(torch.cat([total.unsqueeze(1), copied], 1), 1)
+
+
+def log_mixture(outputs: Tensor, pixels: Tensor, predictors: Tensor, mixtures: int) -> Tensor:
+    """ln of what the channels' mixtures give to pixels, shape [P], differentiable; native."""
+    channels = predictors.shape[1]
     residual = (pixels - predictors).to(outputs.dtype)
-    total = log_copy[:, 0]
+    total = torch.zeros_like(outputs[:, 0])
     for c in range(channels):
         o = outputs[:, 3 * mixtures * c : 3 * mixtures * (c + 1)]
         mean = o[:, mixtures : 2 * mixtures] * 16.0
@@ -237,6 +273,4 @@ def negative_log_likelihood(
         high = torch.where(value == 255, open_high, high)
         mass = (F.softmax(o[:, :mixtures], -1) * (high - low).abs()).sum(1)
         total = total + torch.log(mass + _FLOOR)
-    hit = (copies == pixels.unsqueeze(1)).all(2)
-    copied = torch.where(hit, log_copy[:, 1:], torch.full_like(log_copy[:, 1:], -80.0))
-    return -torch.logsumexp(torch.cat([total.unsqueeze(1), copied], 1), 1)
+    return total

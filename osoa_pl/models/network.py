@@ -27,6 +27,8 @@ GRADIENT_BITS = 7
 PRECISION = Precision(ACTIVATION_BITS, WEIGHT_BITS, GRADIENT_BITS)
 _CHUNK = 512  # 512 * 127 * 255 < 2^24: rows of a weight gradient summed in float32
 MAX_FAN = 128  # 128 * 255 * 511 < 2^24: float32 is exact by this bound alone
+MAX_FEATURES = 160
+MAX_INPUT = 2**24 // 511  # at most this is the sum of the largest values of all features
 ACTIVATION_LIMIT = np.float32(2**ACTIVATION_BITS - 1)
 GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
 _DECAY = 0.95
@@ -44,10 +46,10 @@ class NetworkShape:
     outputs: int
 
     def __post_init__(self) -> None:
-        if max(self.features, self.width, self.outputs) > MAX_FAN:
+        if max(self.width, self.outputs) > MAX_FAN or self.features > MAX_FEATURES:
             raise UsageError(
                 f"network of {self.features} features, width {self.width} and {self.outputs} "
-                f"outputs: at most {MAX_FAN} each are exact in float32"
+                f"outputs: at most {MAX_FEATURES}, {MAX_FAN} and {MAX_FAN} are exact in float32"
             )
         if self.features % 4 or self.width % 4:
             raise UsageError("features and width of a network must be multiples of 4")

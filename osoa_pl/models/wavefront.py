@@ -50,7 +50,7 @@ def stream_order(table, tiles):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _network(  # type: ignore[no-untyped-def]
+def forward_rows(  # type: ignore[no-untyped-def]
     count, x, stream, inner, product, outputs, first, hidden, last, biases, last_bias, scales, steps
 ):
     """Forward pass of `count` pixels, integer operands in float32: the bits of `EagerNetwork`."""
@@ -154,7 +154,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
                     predictors[count], copies[count], x[count],
                 )  # fmt: skip
                 count += 1
-        _network(
+        forward_rows(
             count, x, stream, inner, product, outputs,
             first, hidden, last, biases, last_bias, scales, steps,
         )  # fmt: skip

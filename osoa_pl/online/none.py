@@ -26,6 +26,9 @@ class NoAdaptation:
     def adapt(self, batch: TileBatch) -> None:
         """Nothing changes."""
 
+    def replay(self, batch: TileBatch) -> None:
+        """Nothing is remembered."""
+
     def state(self) -> list[Tensor]:
         """Nothing adaptive."""
         return []

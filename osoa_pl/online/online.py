@@ -13,7 +13,7 @@ from torch import Tensor
 
 from osoa_pl.arith.optim import Adam, clip_by_exact_norm
 from osoa_pl.errors import UsageError
-from osoa_pl.models.base import Model
+from osoa_pl.models.base import Model, RememberingModel
 from osoa_pl.models.features import TileBatch
 
 MAX_STEP_SIZE = 0.1  # far above what helps; larger ones only diverge
@@ -81,6 +81,11 @@ class OnlineAdaptation:
             self._model.stepped()
             self._count += 1
         self._model.advance()
+
+    def replay(self, batch: TileBatch) -> None:
+        """Let a model with memory take in what an earlier run has stepped on."""
+        if isinstance(self._model, RememberingModel):
+            self._model.remember(batch)
 
     def state(self) -> list[Tensor]:
         """Adam's two moments."""

@@ -30,6 +30,9 @@ class Policy(Protocol):
     def adapt(self, batch: TileBatch) -> None:
         """One update from the batch just coded or decoded."""
 
+    def replay(self, batch: TileBatch) -> None:
+        """What `adapt` does beside the step itself, for a batch before a snapshot: memory."""
+
     def state(self) -> list[Tensor]:
         """The policy's own part of the adaptive state (moments), in a fixed order."""
 

@@ -23,7 +23,7 @@ from osoa_pl.arith.engines import check_rounding
 from osoa_pl.arith.optim import state_digest
 from osoa_pl.errors import DamagedArchiveError, InputError, PortabilityError, UsageError
 from osoa_pl.format.segment import SegmentHeader
-from osoa_pl.models.base import Model
+from osoa_pl.models.base import Model, RememberingModel
 from osoa_pl.models.features import RADIUS, TileBatch, fill_tile, make_batch
 from osoa_pl.online import coders
 from osoa_pl.online.coders import Decoder, Encoder
@@ -118,14 +118,22 @@ class Session:
 
     def _code(self, tiles: Sequence[Tile], coder: Encoder | Decoder) -> tuple[TileBatch, float]:
         """The batch of these tiles under the present state, and its theoretical bits."""
-        contexts = [self._context if tile.row else None for tile in tiles]
-        batch = make_batch([(t.height, t.width) for t in tiles], self.model.channels, contexts)
-        if self._images is not None:
-            for index, tile in enumerate(tiles):
-                fill_tile(batch, index, self._images.rows(tile))
+        batch = self._batch(tiles)
         bits = coder.code(batch)
         self._context = batch.padded(len(tiles) - 1)[-RADIUS:].copy()
         return batch, bits
+
+    def _batch(self, tiles: Sequence[Tile]) -> TileBatch:
+        """The batch of these tiles, with their pixels where images are given."""
+        contexts = [self._context if tile.row else None for tile in tiles]
+        batch = make_batch(
+            [(t.height, t.width) for t in tiles], self.model.channels, contexts,
+            [t.row for t in tiles],
+        )  # fmt: skip
+        if self._images is not None:
+            for index, tile in enumerate(tiles):
+                fill_tile(batch, index, self._images.rows(tile))
+        return batch
 
     def _step(self, batch: TileBatch) -> None:
         """From theta_t to theta_t+1 on the batch just coded."""
@@ -243,7 +251,14 @@ class Session:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Continue from a `snapshot` of an equal session; call it after `begin`."""
+        replays = self.batch_count > snapshot["batches"] and isinstance(
+            self.model, RememberingModel
+        )
         while self._number < snapshot["batches"] and self._next is not None:
+            if replays:
+                batch = self._batch(self._next)
+                self._context = batch.padded(len(self._next) - 1)[-RADIUS:].copy()
+                self.policy.replay(batch)
             self._next = next(self._plan, None)
             self._number += 1
         if self._number != snapshot["batches"]:

@@ -1,0 +1,205 @@
+"""A local autoregressive net with memory: repeats are learnt at once, the rest by gradients.
+
+As `local_ar`, with what `memory` proposes for each pixel as further parts of its mixture and as
+features of the network, which so learns when to trust it. `advance` takes the batch into memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osoa_pl.errors import UsageError
+from osoa_pl.models import features, local_ar, memory_head, memory_wavefront, network
+from osoa_pl.models.base import Engine, StreamDecoder
+from osoa_pl.models.family import Family
+from osoa_pl.models.features import TileBatch
+from osoa_pl.models.memory import MemoryState
+from osoa_pl.models.recall import GROUPS, NEIGHBOURS, Work, extra_features, recall_group
+
+if TYPE_CHECKING:
+    from osoa_pl.models.density import Density
+
+_PROPOSAL_START = -2.0  # first logit of a proposal, before the log-odds of its trust
+_NEIGHBOUR_START = -5.0
+
+
+@dataclass(frozen=True)
+class MemoryConfig(local_ar.LocalConfig):
+    """Sizes of the model; memory_bits: log2 of the entries in each context's table."""
+
+    memory_bits: int = 18
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.memory_bits) is not int or not 8 <= self.memory_bits <= 24:
+            raise UsageError(f"memory model: memory_bits {self.memory_bits!r}, expected 8 to 24")
+
+    @property
+    def outputs(self) -> int:
+        """Numbers a pixel that the network predicts."""
+        c = self.channels
+        return 3 * self.mixtures * c + c * (c - 1) // 2 + memory_head.PARTS
+
+    @property
+    def inputs(self) -> int:
+        """Features of a pixel."""
+        return features.feature_count(self.channels) + extra_features(self.channels)
+
+    def network(self) -> network.NetworkShape:
+        """The residual network of these sizes."""
+        return network.NetworkShape(self.inputs, self.width, self.depth, self.outputs)
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain form for checkpoint metadata."""
+        return asdict(self)
+
+
+def initial_parameters(config: MemoryConfig, seed: int) -> Tensor:
+    """Random start, flat float32; as `local_ar.initial_parameters`, memory trusted a little."""
+    flat = local_ar.initial_parameters(config, seed)
+    bias = config.network().views(flat)[-1][1]
+    parts = bias[-memory_head.PARTS :]
+    parts[0] = 0.0
+    parts[1] = _NEIGHBOUR_START
+    parts[2 : 2 + NEIGHBOURS] = _NEIGHBOUR_START
+    parts[2 + NEIGHBOURS :] = _PROPOSAL_START
+    return flat
+
+
+class MemoryAutoregressive(local_ar.LocalAutoregressive):
+    """Direct model with memory; see `base.DirectModel` for the contract."""
+
+    config: MemoryConfig
+
+    def __init__(
+        self,
+        config: MemoryConfig,
+        parameters: Tensor,
+        activation_max: Tensor,
+        *,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(config, parameters, activation_max, threads=threads)
+        self.memory = MemoryState(config.channels, config.memory_bits, self._pool)
+        self._looked: tuple[TileBatch, Work] | None = None
+
+    def state(self) -> list[Tensor]:
+        """Master weights, activation maxima and the memory's trust."""
+        return [*super().state(), torch.from_numpy(self.memory.tables.trust)]
+
+    def look(self, batch: TileBatch) -> Work:
+        """What memory says of every pixel of a batch whose pixels are known."""
+        if self._looked is not None and self._looked[0] is batch:
+            return self._looked[1]
+        work = self.memory.begin(batch, self.config.inputs)
+        heights = batch.table[:, 1]
+        row_tile = np.repeat(np.arange(len(heights)), heights)
+        row_index = np.concatenate([np.arange(h) for h in heights])
+        copies = np.empty((batch.pixels, NEIGHBOURS, batch.channels), np.int64)
+        self._pool.run(
+            features.batch_features_rows, len(row_tile), batch.buffer, batch.table, batch.tops,
+            row_tile, row_index, batch.channels, work.features, work.predictors, copies,
+        )  # fmt: skip
+        on = self.memory.colours.on
+        self._pool.each(
+            [
+                partial(
+                    recall_group, self.memory.tables, work, batch.table, batch.channels, group, on
+                )
+                for group in range(GROUPS)
+            ]
+        )
+        self._looked = batch, work
+        return work
+
+    def _features(self, batch: TileBatch) -> Tensor:
+        return torch.from_numpy(self.look(batch).features)
+
+    def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+        """As `LocalAutoregressive.intervals`."""
+        outputs = self._forward(batch).numpy()
+        pixels = self.pixels(batch)
+        start = np.empty(pixels.shape, np.uint32)
+        frequency = np.empty(pixels.shape, np.uint32)
+        self._pool.run(
+            memory_head.interval_rows, len(pixels), outputs, pixels, self.look(batch),
+            self.memory.colours.tree, self.channels, self.config.mixtures, start, frequency,
+        )  # fmt: skip
+        return start, frequency
+
+    def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
+        """Fill in the batch's pixels; False when a stream has run out of words."""
+        work = self.memory.begin(batch, self.config.inputs)
+        threads = min(self._pool.threads, GROUPS) if decoder.streams % GROUPS == 0 else 1
+        weights = self._wavefront_weights()
+        calls = [
+            partial(
+                memory_wavefront.decode_streams, batch.buffer, batch.table, batch.tops,
+                self.memory.tables, work, self.memory.colours.tree, self.channels,
+                self.config.mixtures, decoder.streams, thread, threads, decoder.heads,
+                decoder.words, decoder.offsets, decoder.sizes, *weights,
+            )
+            for thread in range(threads)
+        ]  # fmt: skip
+        self._outputs = None
+        self._looked = batch, work
+        return all(self._pool.each(calls))
+
+    def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
+        """As `LocalAutoregressive.gradient`; memory is not differentiated."""
+        outputs = self._outputs if self._outputs is not None else self._forward(batch)
+        pixels = self.pixels(batch)
+        gradient = torch.empty(outputs.shape)
+        self._pool.run(
+            memory_head.gradient_rows, len(pixels), outputs.numpy(), pixels, self.look(batch),
+            self.memory.colours.tree, self.channels, self.config.mixtures, gradient.numpy(),
+        )  # fmt: skip
+        flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
+        return flat.mul_(torch.tensor(1.0 / (len(pixels) * self.channels)))
+
+    def remember(self, batch: TileBatch) -> None:
+        """Take a batch whose pixels are known into memory."""
+        self.memory.remember(batch, self.look(batch))
+        self._looked = None
+
+    def advance(self) -> None:
+        """As `LocalAutoregressive.advance`; the batch last seen goes into memory."""
+        if self._looked is not None:
+            self.remember(self._looked[0])
+        super().advance()
+
+
+def _build(
+    config: MemoryConfig,
+    parameters: Tensor,
+    activation_max: Tensor,
+    engine: Engine | None,
+    threads: int | None,
+) -> MemoryAutoregressive:
+    from osoa_pl.models.known_answers import check_compiled_memory
+    from osoa_pl.models.memory_ar_eager import EagerMemoryAutoregressive
+
+    if engine == "eager" or parameters.device.type != "cpu":
+        return EagerMemoryAutoregressive(config, parameters, activation_max)
+    check_compiled_memory(config.channels)
+    return MemoryAutoregressive(config, parameters, activation_max, threads=threads)
+
+
+def _density(config: MemoryConfig) -> Density:
+    from osoa_pl.models.memory_ar_density import MemoryAR
+
+    return MemoryAR(
+        config.channels, config.width, config.depth, config.mixtures, config.memory_bits
+    )
+
+
+FAMILY = Family(
+    "memory_ar", MemoryConfig, _build, _density,
+    settings={"batch_pixels": 4096, "first_pixels": 1024, "segment_batches": 64},
+)  # fmt: skip

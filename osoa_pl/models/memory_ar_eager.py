@@ -1,0 +1,132 @@
+"""The model with memory in eager torch: the reference of the compiled path, on any device.
+
+Memory itself is integers and its code serves both; network and head are separate torch
+operations. As `local_ar_eager`, decoding is slow: it is there to be compared with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osoa_pl.coding import rans
+from osoa_pl.errors import CoderError
+from osoa_pl.models import local_ar_eager, memory_head_eager
+from osoa_pl.models.base import StreamDecoder
+from osoa_pl.models.features import RADIUS, TileBatch, pack_pixels
+from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig
+from osoa_pl.models.network import EagerNetwork
+from osoa_pl.models.recall import GROUPS, Work, finish_pixel, look
+
+
+class EagerMemoryAutoregressive(MemoryAutoregressive):
+    """`base.DirectModel` in eager torch, on the device of its parameters."""
+
+    def __init__(self, config: MemoryConfig, parameters: Tensor, activation_max: Tensor) -> None:
+        super().__init__(config, parameters, activation_max, threads=1)
+        self._network = EagerNetwork(config.network())
+        self._device = parameters.device
+
+    def _inputs(
+        self, buffer: Tensor, work: Work, pixels: Tensor, places: local_ar_eager.Places
+    ) -> tuple[Tensor, Tensor]:
+        """(features f32 [n, F], predictors int64 [n, c]) of some pixels that were looked at."""
+        x, predictors, _ = local_ar_eager.neighbourhood(buffer, self.channels, places)
+        memory = torch.from_numpy(work.features[pixels.cpu().numpy()][:, x.shape[1] :])
+        return torch.cat([x, memory.to(self._device)], 1), predictors
+
+    def _head(
+        self, outputs: Tensor, predictors: Tensor, work: Work, pixels: Tensor
+    ) -> memory_head_eager.Pixels:
+        found = memory_head_eager.proposals(work, pixels, self.channels)
+        colours = memory_head_eager.DenseColours(self.memory.colours.tree, self._device)
+        return memory_head_eager.Pixels(
+            outputs, predictors, found, colours, self.config.mixtures
+        )  # fmt: skip
+
+    def _forward(self, batch: TileBatch) -> Tensor:
+        work = self.look(batch)
+        buffer = torch.from_numpy(batch.buffer).to(self._device)
+        pixels = torch.arange(batch.pixels, device=self._device)
+        x, self._known_predictors = self._inputs(
+            buffer, work, pixels, local_ar_eager.places_of(batch, self._device)
+        )
+        self._outputs, self._seen = self._network.forward(x, self._current())
+        return self._outputs
+
+    def _batch_head(self, batch: TileBatch) -> tuple[memory_head_eager.Pixels, Tensor]:
+        outputs = self._outputs if self._outputs is not None else self._forward(batch)
+        index = torch.arange(batch.pixels, device=self._device)
+        head = self._head(outputs, self._known_predictors, self.look(batch), index)
+        return head, torch.from_numpy(self.pixels(batch)).to(self._device).long()
+
+    def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
+        """As `LocalAutoregressive.intervals`."""
+        self._forward(batch)
+        start, frequency = memory_head_eager.intervals(*self._batch_head(batch))
+        return start.cpu().numpy().astype(np.uint32), frequency.cpu().numpy().astype(np.uint32)
+
+    def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
+        """As `LocalAutoregressive.gradient`."""
+        head, pixels = self._batch_head(batch)
+        gradient = memory_head_eager.gradient(head, pixels)
+        flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
+        factor = 1.0 / (len(pixels) * self.channels)
+        return flat.mul_(torch.full_like(flat[:1], factor))
+
+    def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
+        """As `LocalAutoregressive.decode`, by numpy's coder."""
+        work = self.memory.begin(batch, self.config.inputs)
+        buffer = torch.from_numpy(batch.buffer).to(self._device)
+        every = local_ar_eager.places_of(batch, self._device)
+        messages = local_ar_eager.messages_of(decoder)
+        table, channels = batch.table.tolist(), self.channels
+        on = self.memory.colours.on
+        steps = max(width + (RADIUS + 1) * (height - 1) for _, height, width, _ in table)
+        try:
+            for t in range(steps):
+                ready = []
+                for b, (offset, height, width, first) in enumerate(table):
+                    for i in range(height):
+                        j = t - (RADIUS + 1) * i
+                        if 0 <= j < width:
+                            place = offset // channels + (i + RADIUS) * (width + 6) + RADIUS + j
+                            ready.append((b, i, j, first + i * width + j, place))
+                index = torch.tensor([r[3] for r in ready], device=self._device)
+                places = every.rows(index)
+                _, predictors, _ = local_ar_eager.neighbourhood(buffer, channels, places)
+                work.predictors[index.cpu().numpy()] = predictors.cpu().numpy()
+                for b, i, j, p, place in ready:
+                    look(
+                        self.memory.tables, work, channels, b % GROUPS, b, p, place,
+                        table[b][2] + 2 * RADIUS, i, j, on,
+                    )  # fmt: skip
+                x, predictors = self._inputs(buffer, work, index, places)
+                outputs, _ = self._network.forward(x, self._current())
+                for n, (b, i, j, _, place) in enumerate(ready):
+                    one = slice(n, n + 1)
+                    head = self._head(outputs[one], predictors[one], work, index[one])
+                    s = b % decoder.streams
+                    for c in range(channels):
+                        slot = torch.from_numpy(rans.pop_slots(messages[s], self.precision))
+                        value = head.find(slot.to(self._device))
+                        start, frequency = head.take(value)
+                        messages[s] = rans.advance(
+                            messages[s], start.cpu().numpy(), frequency.cpu().numpy(),
+                            self.precision,
+                        )  # fmt: skip
+                        buffer[place * channels + c] = value.to(torch.uint8)[0]
+                    local_ar_eager.fill_padding(buffer, place * channels, j, i, table[b], channels)
+                pack_pixels(buffer.cpu().numpy(), channels, work.packed)
+                for b, i, j, p, place in ready:
+                    finish_pixel(
+                        self.memory.tables, work, b % GROUPS, b, p, i, j, work.packed[place]
+                    )
+        except CoderError:
+            return False
+        local_ar_eager.give_back(messages, decoder)
+        batch.buffer[:] = buffer.cpu().numpy()
+        self._outputs = None
+        self._looked = batch, work
+        return True

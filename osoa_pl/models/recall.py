@@ -1,0 +1,422 @@
+"""What memory says of one pixel: candidates for its value, and features for the network.
+
+One-shot learning for repeats, where gradients would need hundreds of steps. Everything is integers:
+
+- **contexts**: for each of 8 shapes of causal context a hash table of the last 3 distinct pixels
+  that followed it, with counts. A group of tiles also sees what it has coded of the present batch.
+- **matches**: pointers into old pixels, carried along from the neighbours or found by context,
+  each verified against the 24 causal neighbours (the match model of Mahoney's PAQ, in 2D).
+- **reference**: the same position of the last image of the same size, and the running mean there.
+- **trust**: how often proposals of each kind came true, as adaptive probabilities.
+- **colours** seen so far, as a tree over the channels, while they are few.
+
+`look` asks for one pixel; `memory.MemoryState.remember` takes a whole batch in. What is proposed
+becomes copy components of the mixture and features of the network (`memory_ar`).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from osoa_pl.models.features import ACTIVITY, COPIES, RADIUS, median_edge, packed_sample
+
+OFFSETS = np.array(
+    [
+        (0, -1), (-1, 0), (-1, -1), (-1, 1),
+        (0, -2), (-2, 0), (-1, 2), (-1, -2),
+        (0, -3), (-2, -1), (-2, 1), (-2, -2), (-2, 2),
+        (-1, -3), (-1, 3), (-2, -3), (-2, 3),
+        (-3, 0), (-3, -1), (-3, 1), (-3, -2), (-3, 2), (-3, -3), (-3, 3),
+    ],
+    np.int64,
+)  # fmt: skip
+"""The causal 7x7 neighbourhood, nearest first: a context is a beginning of this list."""
+CONTEXTS = 8
+"""W; N; W and N; the first 4, 8, 13 and 24 of `OFFSETS`; W, N and the position."""
+SLOTS = np.array([3, 3, 3, 2, 2, 2, 2, 2], np.int64)
+"""Proposals of each context."""
+FIRST_SLOT = np.concatenate([[0], np.cumsum(SLOTS)]).astype(np.int64)
+NEIGHBOURS = len(COPIES)
+MATCH = NEIGHBOURS + int(SLOTS.sum())
+REFERENCE = MATCH + 1
+COMPONENTS = REFERENCE + 1
+"""Copy components: causal neighbours, proposals of the contexts, match, reference."""
+GROUPS = 2
+"""Tile b of a batch sees what group b mod 2 has coded of it: two threads can decode."""
+LOCAL_BITS = 13
+POINTERS = (3, 4)  # contexts whose last place is kept
+STRIDE_BITS = 20
+REAL = 1 << 24  # marks pixels in the history; padding lacks it
+_COLOUR = REAL - 1
+CONTEXT_BINS = CONTEXTS * 3 * 8 * 4
+SCORES = len(OFFSETS) + 1
+BINS = CONTEXT_BINS + 2 * SCORES * 4
+_LEAST_SCORE = 4
+_ABSENT = np.float32(-48.0)
+_EXTRA = {1: 24, 3: 40}
+_AHEAD = np.array([(0, 1), (1, 0), (1, 1), (1, -1)], np.int64)  # seen in the reference alone
+
+
+def extra_features(channels: int) -> int:
+    """Features of memory for each pixel, after those of its neighbourhood."""
+    return _EXTRA[channels]
+
+
+def largest_input(channels: int) -> int:
+    """A bound on the sum of all features' absolute values, of neighbourhood and memory."""
+    samples = len(OFFSETS) * 255 + 128 + int(ACTIVITY.max()) + (5 + len(_AHEAD)) * 255
+    odds = (CONTEXTS + 2) * int(STRETCH.max())
+    return channels * samples + (channels - 1) * 255 + 16 * 32 + odds + 8 * CONTEXTS + 32
+
+
+def _stretch() -> NDArray[np.int64]:
+    """8 ln(p / (1 - p)) rounded, for p = (i + 1/2) / 4096; decimal logarithms round alike."""
+    with localcontext() as context:
+        context.prec = 40
+        odds = [(Decimal(2 * i + 1) / Decimal(8191 - 2 * i)).ln() * 8 for i in range(4096)]
+        return np.array([int(o.to_integral_value()) for o in odds], np.int64)
+
+
+STRETCH = _stretch()
+
+
+class Tables(NamedTuple):
+    """Memory of the batches before the present one."""
+
+    entries: NDArray[np.uint32]
+    """[contexts, 2^bits, 4]: check, then three pixels with their counts in the top byte."""
+    pointers: NDArray[np.int64]
+    """[2, 2^17]: place << 20 | stride of the pixel that followed a context last; 0: none."""
+    history: NDArray[np.uint32]
+    """[2^22] ring of padded tiles, packed pixels."""
+    trust: NDArray[np.int64]
+    """[BINS] probabilities in 1/65536."""
+
+
+class Work(NamedTuple):
+    """What is found and made for one batch; every group touches its own tiles alone."""
+
+    packed: NDArray[np.uint32]
+    """The batch's buffer with a pixel in a word."""
+    means: NDArray[np.uint8]
+    """Running means, in the layout of the buffer."""
+    has_mean: NDArray[np.bool_]
+    """[tiles]"""
+    has_reference: NDArray[np.bool_]
+    """[tiles] whether an old tile of the same shape is known."""
+    references: NDArray[np.int64]
+    """[tiles] place of a pixel in that tile in the history, less its place in `packed`."""
+    rows: NDArray[np.int64]
+    """[tiles] row of the image at which a tile starts."""
+    local: NDArray[np.uint32]
+    """[groups, contexts, 2^13, 4]: as `Tables.entries`, of the present batch."""
+    hashes: NDArray[np.uint64]
+    """[P, contexts]."""
+    matches: NDArray[np.int64]
+    """[P] place << 20 | stride of the verified match, or 0."""
+    runs: NDArray[np.uint8]
+    """[P] how many matches in a row came true, up to the pixel."""
+    features: NDArray[np.float32]
+    """[P, F]; the last ones are of memory."""
+    predictors: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    """[P] number of copy components that are there."""
+    columns: NDArray[np.uint8]
+    """[P, COMPONENTS] which component each is, rising."""
+    values: NDArray[np.uint32]
+    """[P, COMPONENTS] the pixel that it proposes."""
+    bins: NDArray[np.int16]
+    """[P, COMPONENTS] its bin of trust, or -1."""
+    offsets: NDArray[np.float32]
+    """[P, COMPONENTS] log-odds of its trust, added to the network's logit."""
+
+
+@njit(inline="always")
+def _mix(h, value):  # type: ignore[no-untyped-def]
+    h = (h ^ np.uint64(value)) * np.uint64(0x9E3779B97F4A7C15)
+    return h ^ (h >> np.uint64(29))
+
+
+@njit(inline="always")
+def _final(h, context):  # type: ignore[no-untyped-def]
+    h = (h + np.uint64(context) * np.uint64(0xA24BAED4963EE407)) ^ (h >> np.uint64(31))
+    h = h * np.uint64(0xD6E8FEB86659FD93)
+    return h ^ (h >> np.uint64(32))
+
+
+@njit(inline="always")
+def _check(h):  # type: ignore[no-untyped-def]
+    return np.uint32(h >> np.uint64(32)) | np.uint32(1)
+
+
+@njit(inline="always")
+def _hash_contexts(packed, place, stride, row, column, hashes):  # type: ignore[no-untyped-def]
+    """Hashes of the contexts of the pixel at `place`, into uint64 [contexts]."""
+    h = _mix(np.uint64(1), packed[place - 1])
+    hashes[0] = _final(h, 0)
+    hashes[1] = _final(_mix(np.uint64(2), packed[place - stride]), 1)
+    h = _mix(h, packed[place - stride])
+    hashes[2] = _final(h, 2)
+    hashes[7] = _final(_mix(h, np.uint64(row) * np.uint64(65537) + np.uint64(column)), 7)
+    context = 3
+    for k in range(2, OFFSETS.shape[0]):
+        h = _mix(h, packed[place + OFFSETS[k, 0] * stride + OFFSETS[k, 1]])
+        if k == 3 or k == 7 or k == 12 or k == 23:
+            hashes[context] = _final(h, context)
+            context += 1
+
+
+@njit(cache=True, nogil=True)
+def insert(entries, h, value):  # type: ignore[no-untyped-def]
+    """Note in uint32 [2^bits, 4] that pixel `value` followed the context of hash h."""
+    entry = entries[h & np.uint64(entries.shape[0] - 1)]
+    check = _check(h)
+    one = np.uint32(1 << 24)
+    if entry[0] != check:
+        entry[0] = check
+        entry[1] = np.uint32(value) | one
+        entry[2] = np.uint32(0)
+        entry[3] = np.uint32(0)
+        return
+    k = 1
+    while k < 4 and (entry[k] >> np.uint32(24) == 0 or (entry[k] & np.uint32(_COLOUR)) != value):
+        k += 1
+    number = np.uint32(1)
+    if k < 4:
+        number = min((entry[k] >> np.uint32(24)) + np.uint32(1), np.uint32(255))
+    else:
+        k = 3
+    for j in range(k, 1, -1):
+        entry[j] = entry[j - 1]
+    entry[1] = np.uint32(value) | (np.uint32(number) << np.uint32(24))
+    for j in range(2, 4):
+        n = entry[j] >> np.uint32(24)
+        if n > 6:
+            n -= n >> np.uint32(3)
+            entry[j] = (entry[j] & np.uint32(_COLOUR)) | np.uint32(n << np.uint32(24))
+
+
+@njit(inline="always")
+def _gather(near, far, h, values, numbers):  # type: ignore[no-untyped-def]
+    """Up to 3 distinct pixels that followed context h, the batch's own first: their number."""
+    found = 0
+    for source in range(2):
+        entries = near if source == 0 else far
+        entry = entries[h & np.uint64(entries.shape[0] - 1)]
+        if entry[0] != _check(h):
+            continue
+        for k in range(1, 4):
+            number = np.int64(entry[k] >> np.uint32(24))
+            if number == 0:
+                continue
+            value = entry[k] & np.uint32(_COLOUR)
+            at = 0
+            while at < found and values[at] != value:
+                at += 1
+            if at < found:
+                numbers[at] += number
+            elif found < 3:
+                values[found] = value
+                numbers[found] = number
+                found += 1
+    return found
+
+
+@njit(inline="always")
+def _score(packed, place, stride, history, pointer):  # type: ignore[no-untyped-def]
+    """How many of the 24 causal neighbours are equal at both places."""
+    there = pointer >> STRIDE_BITS
+    width = pointer & ((1 << STRIDE_BITS) - 1)
+    mask = history.shape[0] - 1
+    equal = 0
+    for k in range(OFFSETS.shape[0]):
+        dy, dx = OFFSETS[k, 0], OFFSETS[k, 1]
+        old = history[(there + dy * width + dx) & mask] & np.uint32(_COLOUR)
+        equal += old == packed[place + dy * stride + dx]
+    return equal
+
+
+@njit(inline="always")
+def _old_residual(history, there, width, channel, channels):  # type: ignore[no-untyped-def]
+    """(sample, what the median-edge predictor leaves of it) at a place of the history."""
+    mask = history.shape[0] - 1
+    value = packed_sample(history[there & mask], channel, channels)
+    west = packed_sample(history[(there - 1) & mask], channel, channels)
+    north = packed_sample(history[(there - width) & mask], channel, channels)
+    north_west = packed_sample(history[(there - width - 1) & mask], channel, channels)
+    return value, value - median_edge(west, north, north_west)
+
+
+@njit(cache=True, nogil=True)
+def look(  # type: ignore[no-untyped-def]
+    tables, work, channels, group, tile, pixel, place, stride, row, column, seen
+):
+    """Fill in the components and the memory's features of one pixel.
+
+    place: of the pixel in `work.packed`; row, column: in its tile. seen: whether the component of
+    the colours seen is on. Needs `work.predictors` of the pixel.
+    """
+    packed, history = work.packed, tables.history
+    hashes, x = work.hashes[pixel], work.features[pixel]
+    predictor = work.predictors[pixel]
+    values, columns = work.values[pixel], work.columns[pixel]
+    bins, offsets = work.bins[pixel], work.offsets[pixel]
+    mask = history.shape[0] - 1
+    first = x.shape[0] - (24 if channels == 1 else 40)
+    for k in range(first, x.shape[0]):
+        x[k] = np.float32(0.0)
+    for k in range(NEIGHBOURS):
+        columns[k] = k
+        values[k] = packed[place + COPIES[k, 0] * stride + COPIES[k, 1]]
+        bins[k] = -1
+        offsets[k] = np.float32(0.0)
+    n = NEIGHBOURS
+    _hash_contexts(packed, place, stride, row + work.rows[tile], column, hashes)
+    pixels, numbers = np.empty(3, np.uint32), np.empty(3, np.int64)
+    highest = 0
+    at = first + 5 * channels
+    for q in range(CONTEXTS):
+        found = _gather(work.local[group, q], tables.entries[q], hashes[q], pixels, numbers)
+        total = 0
+        for k in range(found):
+            total += numbers[k]
+        x[at + q] = _ABSENT
+        if found and q < 7:
+            highest = q + 1
+        for k in range(min(found, SLOTS[q])):
+            others = total - numbers[k]
+            rest = 3 if others > 8 else 2 if others > 2 else 1 if others > 0 else 0
+            b = ((q * 3 + k) * 8 + min(numbers[k], 7)) * 4 + rest
+            odds = np.float32(STRETCH[tables.trust[b] >> 4])
+            if k == 0:
+                x[at + q] = odds
+            columns[n] = NEIGHBOURS + FIRST_SLOT[q] + k
+            values[n] = pixels[k]
+            bins[n] = b
+            offsets[n] = odds * np.float32(0.125)
+            n += 1
+    at += CONTEXTS
+    x[at] = np.float32(8 * highest)
+    x[at + 1] = np.float32(32.0) if seen else np.float32(0.0)
+    at += 2
+    # the match: the best verified of what the neighbours point to and what contexts have kept
+    candidates = np.zeros(5, np.int64)
+    step = 1 << STRIDE_BITS
+    tile_width = stride - 2 * RADIUS
+    if column > 0 and work.matches[pixel - 1] != 0:
+        candidates[0] = work.matches[pixel - 1] + step
+    if row > 0:
+        other = work.matches[pixel - tile_width]
+        if other != 0:
+            candidates[1] = other + step * (other & (step - 1))
+        if column + 1 < tile_width:
+            other = work.matches[pixel - tile_width + 1]
+            if other != 0:
+                candidates[2] = other + step * ((other & (step - 1)) - 1)
+    for k in range(2):
+        h = hashes[POINTERS[k]]
+        candidates[3 + k] = tables.pointers[k, h & np.uint64(tables.pointers.shape[1] - 1)]
+    best, best_score = np.int64(0), _LEAST_SCORE - 1
+    for k in range(5):
+        pointer = candidates[k]
+        if pointer == 0 or history[(pointer >> STRIDE_BITS) & mask] < np.uint32(REAL):
+            continue
+        known = False
+        for j in range(k):
+            known = known or candidates[j] == pointer
+        if known:
+            continue
+        score = _score(packed, place, stride, history, pointer)
+        if score > best_score:
+            best, best_score = pointer, score
+    work.matches[pixel] = best
+    run = np.int64(work.runs[pixel - 1]) if column > 0 else 0
+    level = 3 if run >= 8 else 2 if run >= 2 else run
+    if best != 0:
+        there, width = best >> STRIDE_BITS, best & (step - 1)
+        b = CONTEXT_BINS + best_score * 4 + level
+        odds = np.float32(STRETCH[tables.trust[b] >> 4])
+        for c in range(channels):
+            value, residual = _old_residual(history, there, width, c, channels)
+            x[first + c] = np.float32(value - predictor[c])
+            x[first + channels + c] = np.float32(residual)
+        x[at] = odds
+        columns[n] = MATCH
+        values[n] = history[there & mask] & np.uint32(_COLOUR)
+        bins[n] = b
+        offsets[n] = odds * np.float32(0.125)
+        n += 1
+    else:
+        x[at] = _ABSENT
+    at += 1
+    if work.has_mean[tile]:
+        for c in range(channels):
+            x[first + 4 * channels + c] = np.float32(
+                np.int64(work.means[place * channels + c]) - predictor[c]
+            )
+    if work.has_reference[tile]:
+        there = work.references[tile] + place
+        pointer = (there << STRIDE_BITS) | stride
+        score = _score(packed, place, stride, history, pointer)
+        b = CONTEXT_BINS + (SCORES + score) * 4 + level
+        odds = np.float32(STRETCH[tables.trust[b] >> 4])
+        for c in range(channels):
+            value, residual = _old_residual(history, there, stride, c, channels)
+            x[first + 2 * channels + c] = np.float32(value - predictor[c])
+            x[first + 3 * channels + c] = np.float32(residual)
+            for k in range(_AHEAD.shape[0]):
+                ahead = history[(there + _AHEAD[k, 0] * stride + _AHEAD[k, 1]) & mask]
+                x[at + 1 + k * channels + c] = np.float32(packed_sample(ahead, c, channels) - value)
+        x[at] = odds
+        columns[n] = REFERENCE
+        values[n] = history[there & mask] & np.uint32(_COLOUR)
+        bins[n] = b
+        offsets[n] = odds * np.float32(0.125)
+        n += 1
+    else:
+        x[at] = _ABSENT
+    work.counts[pixel] = n
+
+
+@njit(cache=True, nogil=True)
+def finish_pixel(tables, work, group, tile, pixel, row, column, truth):  # type: ignore[no-untyped-def]
+    """After pixel `truth` (packed) is known: the run of its match, the group's own contexts."""
+    work.runs[pixel] = 0
+    if work.matches[pixel] != 0:
+        there = (work.matches[pixel] >> STRIDE_BITS) & (tables.history.shape[0] - 1)
+        if (tables.history[there] & np.uint32(_COLOUR)) == truth:
+            before = np.int64(work.runs[pixel - 1]) if column > 0 else 0
+            work.runs[pixel] = min(before + 1, 250)
+    for q in range(CONTEXTS):
+        insert(work.local[group, q], work.hashes[pixel, q], truth)
+
+
+@njit(cache=True, nogil=True)
+def recall_group(tables, work, table, channels, group, seen):  # type: ignore[no-untyped-def]
+    """`look` at all pixels of one group's tiles in coding order, the pixels being known."""
+    steps = 0
+    for b in range(group, table.shape[0], GROUPS):
+        steps = max(steps, table[b, 2] + (RADIUS + 1) * (table[b, 1] - 1))
+    for t in range(steps):
+        for known in range(2):
+            for b in range(group, table.shape[0], GROUPS):
+                height, width, first = table[b, 1], table[b, 2], table[b, 3]
+                stride = width + 2 * RADIUS
+                lowest = max(0, (t - width + RADIUS + 1) // (RADIUS + 1))
+                for i in range(lowest, min(height, t // (RADIUS + 1) + 1)):
+                    j = t - (RADIUS + 1) * i
+                    pixel = first + i * width + j
+                    place = table[b, 0] // channels + (i + RADIUS) * stride + RADIUS + j
+                    if known == 0:
+                        look(
+                            tables, work, channels, group, b, pixel, place, stride, i, j, seen
+                        )  # fmt: skip
+                    else:
+                        finish_pixel(
+                            tables, work, group, b, pixel, i, j, work.packed[place]
+                        )  # fmt: skip
