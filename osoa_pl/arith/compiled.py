@@ -147,29 +147,35 @@ def round_stochastic_rows(begin, end, values, inverse_step, key, limit, out):  #
             out[p, j] = q if q > low else low
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def matmul_rows(begin, end, x, weights, out):  # type: ignore[no-untyped-def]
     """out[p, :] = x[p, :] @ weights for integer-valued float32 operands, rows [begin, end).
 
-    x f32 [P, K], weights f32 [K, O], K a multiple of 4. Exact, hence of any order, while
-    K * max|x| * max|w| < 2^24; two rows at a time share the loads of the weights.
+    x f32 [P, K], weights f32 [K, O], K a multiple of 4. Exact, hence of any order and fused or not,
+    while every sum of |x| * |w| stays below 2^24; four rows at a time share the loads of weights.
     """
     depth, width = weights.shape
     p = begin
-    while p + 1 < end:
+    while p + 3 < end:
         for o in range(width):
             out[p, o] = _ZERO
             out[p + 1, o] = _ZERO
+            out[p + 2, o] = _ZERO
+            out[p + 3, o] = _ZERO
         for k in range(0, depth, 4):
             a0, a1, a2, a3 = x[p, k], x[p, k + 1], x[p, k + 2], x[p, k + 3]
             b0, b1, b2, b3 = x[p + 1, k], x[p + 1, k + 1], x[p + 1, k + 2], x[p + 1, k + 3]
+            c0, c1, c2, c3 = x[p + 2, k], x[p + 2, k + 1], x[p + 2, k + 2], x[p + 2, k + 3]
+            d0, d1, d2, d3 = x[p + 3, k], x[p + 3, k + 1], x[p + 3, k + 2], x[p + 3, k + 3]
             for o in range(width):
                 w0, w1 = weights[k, o], weights[k + 1, o]
                 w2, w3 = weights[k + 2, o], weights[k + 3, o]
                 out[p, o] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
                 out[p + 1, o] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
-        p += 2
-    if p < end:
+                out[p + 2, o] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
+                out[p + 3, o] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
+        p += 4
+    while p < end:
         for o in range(width):
             out[p, o] = _ZERO
         for k in range(0, depth, 4):
@@ -181,6 +187,7 @@ def matmul_rows(begin, end, x, weights, out):  # type: ignore[no-untyped-def]
                     + a2 * weights[k + 2, o]
                     + a3 * weights[k + 3, o]
                 )
+        p += 1
 
 
 @contextmanager

@@ -76,11 +76,11 @@ class SeenColours:
         merged, places = np.unique(np.concatenate([self._colours, new]), return_inverse=True)
         if len(merged) > MOST_COLOURS[self._channels]:
             self.tree, self._gone = no_colours(self._channels), True
-            self._colours = self._counts = np.zeros(0, np.int64)
+            self._colours, self._counts = np.zeros(0, np.uint32), np.zeros(0, np.int64)
             return
         total = np.zeros(len(merged), np.int64)
         np.add.at(total, places, np.concatenate([self._counts, counts]))
-        self._colours, self._counts = merged.astype(np.uint32), total
+        self._colours, self._counts = merged, total
         if len(merged) * _LEAST_REPEATS <= int(total.sum()):
             self.tree = _levels(self._colours, total, self._channels)
         else:

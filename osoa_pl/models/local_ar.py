@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -200,36 +201,71 @@ class LocalAutoregressive:
         order: np.ndarray = wavefront.stream_order(batch.table, tiles)
         return order
 
-    def _wavefront_weights(self) -> tuple[Any, ...]:
+    def _wavefront_weights(self) -> wavefront.Weights:
         """The present weights in the form of `wavefront.forward_rows`."""
         state = self._current()
         width, depth = self.config.width, self.config.depth
         hidden = np.empty((2 * depth, width, width), np.float32)
         for i in range(2 * depth):
             hidden[i] = state.weights[i + 1].t().numpy()
-        first = np.ascontiguousarray(state.weights[0].t().numpy())
-        last = np.ascontiguousarray(state.weights[-1].t().numpy())
-        biases = np.stack([b.numpy() for b in state.biases[:-1]])
-        scales = np.array(
-            [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)], np.float32
+        return wavefront.Weights(
+            np.ascontiguousarray(state.weights[0].t().numpy()),
+            hidden,
+            np.ascontiguousarray(state.weights[-1].t().numpy()),
+            np.stack([b.numpy() for b in state.biases[:-1]]),
+            state.biases[-1].numpy(),
+            np.array(
+                [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)],
+                np.float32,
+            ),
+            np.array([1.0 / s for s in state.input_steps[1:]], np.float32),
         )
-        inverse = np.array([1.0 / s for s in state.input_steps[1:]], np.float32)
-        return first, hidden, last, biases, state.biases[-1].numpy(), scales, inverse
+
+    def _decode(
+        self, threads: int, features: np.ndarray, kernel: Callable[..., bool],
+        before: Callable[[int], tuple[Any, ...]], after: tuple[Any, ...] = (),
+    ) -> bool:  # fmt: skip
+        """Run a decoding kernel in threads and keep its forward pass for the gradient.
+
+        The kernel is given before(thread), weights, what is passed, activation maxima, `after`.
+        """
+        rows, layers = len(features), 2 * self.config.depth + 1
+        passed = wavefront.Passed(
+            features,
+            np.empty((layers, rows, self.config.width), np.int8),
+            np.empty((rows, self.config.outputs), np.float32),
+        )
+        largest = np.zeros((threads, layers, self.config.width), np.float32)
+        weights = self._wavefront_weights()
+        calls = [
+            partial(kernel, *before(thread), weights, passed, largest[thread], *after)
+            for thread in range(threads)
+        ]
+        self._outputs = None
+        if not all(self._pool.each(calls)):
+            return False
+        self._network.adopt(torch.from_numpy(features), torch.from_numpy(passed.inputs))
+        self._outputs = torch.from_numpy(passed.outputs)
+        self._seen = torch.from_numpy(largest.max((0, 2)))
+        return True
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """Fill in the batch's pixels; False when a stream has run out of words."""
-        weights = self._wavefront_weights()
         threads = min(self._pool.threads, decoder.streams, len(batch.table))
-        calls = [
-            partial(
-                wavefront.decode_streams, batch.buffer, batch.table, batch.tops, self.channels,
-                self.config.mixtures, decoder.streams, thread, threads, decoder.heads,
-                decoder.words, decoder.offsets, decoder.sizes, *weights,
-            )
-            for thread in range(threads)
-        ]  # fmt: skip
-        self._outputs = None
-        return all(self._pool.each(calls))
+        self._predictors = np.empty((batch.pixels, batch.channels), np.int64)
+        self._copies = np.empty((batch.pixels, len(features.COPIES), batch.channels), np.int64)
+        found = np.empty((batch.pixels, self.config.network().features), np.float32)
+
+        def before(thread: int) -> tuple[Any, ...]:
+            return (
+                batch.buffer, batch.table, batch.tops, self.channels, self.config.mixtures,
+                decoder.streams, thread, threads, decoder.heads, decoder.words, decoder.offsets,
+                decoder.sizes,
+            )  # fmt: skip
+
+        return self._decode(
+            threads, found, wavefront.decode_streams, before, (self._predictors, self._copies)
+        )
 
     def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
         """Gradient of the mean loss in nats/dim at the current state, flat float32.

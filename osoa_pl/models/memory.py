@@ -144,6 +144,8 @@ class MemoryState:
             np.empty((pixels, channels), np.int64), np.zeros(pixels, np.int64),
             np.zeros((pixels, COMPONENTS), np.uint8), np.zeros((pixels, COMPONENTS), np.uint32),
             np.zeros((pixels, COMPONENTS), np.int16), np.zeros((pixels, COMPONENTS), np.float32),
+            np.zeros((GROUPS, 3), np.uint32), np.zeros((GROUPS, 3), np.int64),
+            np.zeros((GROUPS, 5), np.int64),
         )  # fmt: skip
 
     def remember(self, batch: TileBatch, work: Work) -> None:

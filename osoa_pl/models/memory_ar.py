@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -137,19 +137,16 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
         """Fill in the batch's pixels; False when a stream has run out of words."""
         work = self.memory.begin(batch, self.config.inputs)
         threads = min(self._pool.threads, GROUPS) if decoder.streams % GROUPS == 0 else 1
-        weights = self._wavefront_weights()
-        calls = [
-            partial(
-                memory_wavefront.decode_streams, batch.buffer, batch.table, batch.tops,
-                self.memory.tables, work, self.memory.colours.tree, self.channels,
-                self.config.mixtures, decoder.streams, thread, threads, decoder.heads,
-                decoder.words, decoder.offsets, decoder.sizes, *weights,
-            )
-            for thread in range(threads)
-        ]  # fmt: skip
-        self._outputs = None
+
+        def before(thread: int) -> tuple[Any, ...]:
+            return (
+                batch.buffer, batch.table, batch.tops, self.memory.tables, work,
+                self.memory.colours.tree, self.channels, self.config.mixtures, decoder.streams,
+                thread, threads, decoder.heads, decoder.words, decoder.offsets, decoder.sizes,
+            )  # fmt: skip
+
         self._looked = batch, work
-        return all(self._pool.each(calls))
+        return self._decode(threads, work.features, memory_wavefront.decode_streams, before)
 
     def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
         """As `LocalAutoregressive.gradient`; memory is not differentiated."""

@@ -29,12 +29,12 @@ from osoa_pl.models.wavefront import forward_rows
 @njit(cache=True, nogil=True)
 def decode_streams(  # type: ignore[no-untyped-def]
     buffer, table, tops, tables, work, colours, channels, mixtures,
-    streams, first_stream, stream_step, heads, words, offsets, sizes,
-    first, hidden, last, biases, last_bias, scales, steps,
+    streams, first_stream, stream_step, heads, words, offsets, sizes, weights, passed, largest,
 ):  # fmt: skip
     """Decode the tiles of streams first_stream, first_stream + stream_step, ... into `buffer`.
 
-    As `wavefront.decode_streams`; what memory says of each pixel stays in `work`.
+    As `wavefront.decode_streams`; what memory says of each pixel stays in `work`, whose
+    features are those of `passed`.
     """
     tile_count = table.shape[0]
     slots = 0
@@ -45,19 +45,19 @@ def decode_streams(  # type: ignore[no-untyped-def]
             longest = max(longest, table[b, 2] + (RADIUS + 1) * (table[b, 1] - 1))
     if slots == 0:
         return True
-    width = first.shape[1]
-    x = np.zeros((slots, first.shape[0]), np.float32)
+    width = weights.first.shape[1]
+    x = np.zeros((slots, weights.first.shape[0]), np.float32)
     stream = np.empty((slots, width), np.float32)
     inner = np.empty((slots, width), np.float32)
     product = np.empty((slots, width), np.float32)
-    outputs = np.empty((slots, last.shape[1]), np.float32)
     ignored = np.empty((6, channels), np.int64)
+    pixels = np.empty(slots, np.int64)
     places = np.empty(slots, np.int64)
     tile_of = np.empty(slots, np.int64)
     row_of = np.empty(slots, np.int64)
     q = np.empty(max(mixtures, PARTS), np.int64)
     logits = np.empty(PARTS, np.float32)
-    weights = np.empty(mixtures, np.int64)
+    shares = np.empty(mixtures, np.int64)
     mean, scale = np.empty(mixtures), np.empty(mixtures)
     mean_fixed, inverse_fixed = np.empty(mixtures, np.int64), np.empty(mixtures, np.int64)
     parts = np.zeros(PARTS, np.int64)
@@ -81,6 +81,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
                 tile_of[count] = b
                 row_of[count] = i
                 p = table[b, 3] + i * tile_width + j
+                pixels[count] = p
                 border = (tops[b] and i == 0) or j == 0
                 pixel_features(
                     buffer, place * channels, stride * channels, channels, border,
@@ -90,10 +91,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
                 for k in range(x.shape[1]):
                     x[count, k] = work.features[p, k]
                 count += 1
-        forward_rows(
-            count, x, stream, inner, product, outputs,
-            first, hidden, last, biases, last_bias, scales, steps,
-        )  # fmt: skip
+        forward_rows(count, pixels, x, stream, inner, product, weights, passed, largest)
         for n in range(count):
             b = tile_of[n]
             s = b % streams
@@ -101,8 +99,8 @@ def decode_streams(  # type: ignore[no-untyped-def]
             j = t - (RADIUS + 1) * i
             height, tile_width = table[b, 1], table[b, 2]
             stride = tile_width + 2 * RADIUS
-            p = table[b, 3] + i * tile_width + j
-            row = outputs[n]
+            p = pixels[n]
+            row = passed.outputs[p]
             found, values = work.counts[p], work.values[p]
             tail = words[offsets[s] : offsets[s + 1]]
             part_weights(
@@ -112,7 +110,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
             packed = np.uint32(0)
             for c in range(channels):
                 predictor = work.predictors[p, c]
-                softmax_integers(row, 3 * mixtures * c, mixtures, 14, q, weights)
+                softmax_integers(row, 3 * mixtures * c, mixtures, 14, q, shares)
                 channel_parameters(
                     row, c, channels, mixtures, residuals, mean, scale, mean_fixed, inverse_fixed
                 )
@@ -121,7 +119,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
                 if seen:
                     seen_prefix(
                         level, colours.weights[c], node_low, node_high, predictor, mixtures,
-                        weights, mean_fixed, inverse_fixed, prefix,
+                        shares, mean_fixed, inverse_fixed, prefix,
                     )  # fmt: skip
                 slot = peek_scalar(heads[s], PRECISION)
                 low, high = 0, 256
@@ -131,7 +129,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
                 while high - low > 1:
                     middle = (low + high) >> 1
                     mixture = mixture_cumulative(
-                        middle, predictor, mixtures, weights, mean_fixed, inverse_fixed
+                        middle, predictor, mixtures, shares, mean_fixed, inverse_fixed
                     )
                     below = 0
                     if seen:
@@ -167,8 +165,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
             b = tile_of[n]
             i = row_of[n]
             j = t - (RADIUS + 1) * i
-            p = table[b, 3] + i * table[b, 2] + j
-            finish_pixel(tables, work, b % GROUPS, b, p, i, j, work.packed[places[n]])
+            finish_pixel(tables, work, b % GROUPS, b, pixels[n], i, j, work.packed[places[n]])
     return True
 
 

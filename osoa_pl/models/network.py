@@ -176,6 +176,17 @@ class Network(Protocol):
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
         """gradient f32 [P, O] of the summed loss -> flat f32 gradient of the parameters."""
 
+    def adopt(self, features: Tensor, inputs: Tensor) -> None:
+        """Take over a forward pass made elsewhere, for `backward`.
+
+        inputs int8 [2*depth+1, P, W]: quantised inputs of the layers after the first, less 128.
+        """
+
+
+def adopted(features: Tensor, inputs: Tensor) -> list[Tensor]:
+    """The inputs of each layer in float32; see `Network.adopt`."""
+    return [features, *(layer.float() + 128.0 for layer in inputs)]
+
 
 class EagerNetwork:
     """Reference engine: separate torch operations and `arith.contract`, any device."""
@@ -205,6 +216,10 @@ class EagerNetwork:
             h = h + layer(2 * block + 2)
             rectify(h, 2 * block + 3)
         return layer(2 * self.shape.depth + 1), torch.stack(maxima)
+
+    def adopt(self, features: Tensor, inputs: Tensor) -> None:
+        """As `Network.adopt`."""
+        self._inputs = adopted(features, inputs)
 
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
         """gradient f32 [P, O] of the summed loss -> flat f32 gradient of the parameters."""
@@ -280,6 +295,10 @@ class CompiledNetwork:
             state.biases[last].numpy(),
         )  # fmt: skip
         return outputs, torch.from_numpy(np.array(maxima, np.float32))
+
+    def adopt(self, features: Tensor, inputs: Tensor) -> None:
+        """As `Network.adopt`."""
+        self._inputs = adopted(features, inputs)
 
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
         """As `EagerNetwork.backward`."""

@@ -133,6 +133,10 @@ class Int8Network:
             self.pool.each([partial(run, b, e, maxima[i]) for i, (b, e) in enumerate(ranges)])
         return outputs, torch.from_numpy(maxima.max((0, 2)))
 
+    def adopt(self, features: Tensor, inputs: Tensor) -> None:
+        """As `network.Network.adopt`."""
+        self._inputs = [features, *inputs]
+
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
         """As `network.EagerNetwork.backward`."""
         self._prepare(state)

@@ -134,6 +134,10 @@ class Work(NamedTuple):
     """[P, COMPONENTS] its bin of trust, or -1."""
     offsets: NDArray[np.float32]
     """[P, COMPONENTS] log-odds of its trust, added to the network's logit."""
+    pixels: NDArray[np.uint32]
+    numbers: NDArray[np.int64]
+    candidates: NDArray[np.int64]
+    """Scratch of each group: [groups, 3], [groups, 3], [groups, 5]."""
 
 
 @njit(inline="always")
@@ -277,7 +281,7 @@ def look(  # type: ignore[no-untyped-def]
         offsets[k] = np.float32(0.0)
     n = NEIGHBOURS
     _hash_contexts(packed, place, stride, row + work.rows[tile], column, hashes)
-    pixels, numbers = np.empty(3, np.uint32), np.empty(3, np.int64)
+    pixels, numbers = work.pixels[group], work.numbers[group]
     highest = 0
     at = first + 5 * channels
     for q in range(CONTEXTS):
@@ -305,7 +309,8 @@ def look(  # type: ignore[no-untyped-def]
     x[at + 1] = np.float32(32.0) if seen else np.float32(0.0)
     at += 2
     # the match: the best verified of what the neighbours point to and what contexts have kept
-    candidates = np.zeros(5, np.int64)
+    candidates = work.candidates[group]
+    candidates[:3] = 0
     step = 1 << STRIDE_BITS
     tile_width = stride - 2 * RADIUS
     if column > 0 and work.matches[pixel - 1] != 0:

@@ -9,8 +9,11 @@ channel. Streams share nothing, so threads decode them side by side.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from osoa_pl.arith.compiled import matmul_rows
 from osoa_pl.coding.rans_numba import advance_scalar, peek_scalar
@@ -27,6 +30,34 @@ from osoa_pl.models.features import RADIUS, pixel_features
 _ZERO = np.float32(0.0)
 _ROUND = np.float32(12582912.0)
 _COPIES = 6
+
+
+class Weights(NamedTuple):
+    """The network's quantised weights of one moment, transposed for `forward_rows`.
+
+    first [F, W], hidden [2*depth, W, W], last [W, O], biases [2*depth+1, W], last_bias [O];
+    scales [2*depth+2]: of each layer's products; steps [2*depth+1]: inverse ones of each input.
+    """
+
+    first: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    last: NDArray[np.float32]
+    biases: NDArray[np.float32]
+    last_bias: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    steps: NDArray[np.float32]
+
+
+class Passed(NamedTuple):
+    """What a backward pass needs of pixels that were passed forward one by one.
+
+    features f32 [P, F]; inputs int8 [2*depth+1, P, W]: of each layer but the first, less 128;
+    outputs f32 [P, O].
+    """
+
+    features: NDArray[np.float32]
+    inputs: NDArray[np.int8]
+    outputs: NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)
@@ -51,60 +82,74 @@ def stream_order(table, tiles):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def forward_rows(  # type: ignore[no-untyped-def]
-    count, x, stream, inner, product, outputs, first, hidden, last, biases, last_bias, scales, steps
+    count, pixels, x, stream, inner, product, weights, passed, largest
 ):
-    """Forward pass of `count` pixels, integer operands in float32: the bits of `EagerNetwork`."""
-    limit = np.float32(255.0)
-    width = first.shape[1]
-    depth = hidden.shape[0]
+    """Forward pass of `count` pixels, integer operands in float32: the bits of `EagerNetwork`.
+
+    pixels int64 [count]: their numbers; x f32 [count, F]: their features, also found in `passed`,
+    which receives the rest; largest f32 [2*depth+1, W] follows the activation maxima.
+    """
+    limit, half = np.float32(255.0), np.float32(128.0)
+    width = weights.first.shape[1]
+    depth = weights.hidden.shape[0]
     for layer in range(depth + 1):
         if layer == 0:
-            matmul_rows(0, count, x, first, product)
+            matmul_rows(0, count, x, weights.first, product)
         else:
-            matmul_rows(0, count, inner, hidden[layer - 1], product)
-        scale, inverse = scales[layer], steps[layer]
+            matmul_rows(0, count, inner, weights.hidden[layer - 1], product)
+        scale, inverse = weights.scales[layer], weights.steps[layer]
+        bias = weights.biases[layer]
         if layer == 0:
             for p in range(count):
                 for j in range(width):
                     h = product[p, j] * scale
-                    stream[p, j] = h + biases[layer, j]
+                    stream[p, j] = h + bias[j]
                     product[p, j] = stream[p, j]
         elif layer % 2 == 0:
             for p in range(count):
                 for j in range(width):
                     h = product[p, j] * scale
-                    h = h + biases[layer, j]
+                    h = h + bias[j]
                     stream[p, j] = stream[p, j] + h
                     product[p, j] = stream[p, j]
         else:
             for p in range(count):
                 for j in range(width):
                     h = product[p, j] * scale
-                    product[p, j] = h + biases[layer, j]
+                    product[p, j] = h + bias[j]
+        top = largest[layer]
         for p in range(count):
+            inputs = passed.inputs[layer, pixels[p]]
             for j in range(width):
                 h = product[p, j]
                 h = h if h > _ZERO else _ZERO
+                top[j] = h if h > top[j] else top[j]
                 q = h * inverse
                 q = (q + _ROUND) - _ROUND
-                inner[p, j] = q if q < limit else limit
-    matmul_rows(0, count, inner, last, outputs)
-    scale = scales[depth + 1]
+                q = q if q < limit else limit
+                inner[p, j] = q
+                inputs[j] = np.int8(np.int32(q - half))
+    outputs = weights.last.shape[1]
+    wide = np.empty((count, outputs), np.float32)
+    matmul_rows(0, count, inner, weights.last, wide)
+    scale = weights.scales[depth + 1]
     for p in range(count):
-        for j in range(outputs.shape[1]):
-            h = outputs[p, j] * scale
-            outputs[p, j] = h + last_bias[j]
+        row = passed.outputs[pixels[p]]
+        for j in range(outputs):
+            h = wide[p, j] * scale
+            row[j] = h + weights.last_bias[j]
 
 
 @njit(cache=True, nogil=True)
 def decode_streams(  # type: ignore[no-untyped-def]
     buffer, table, tops, channels, mixtures, streams, first_stream, stream_step,
-    heads, words, offsets, sizes, first, hidden, last, biases, last_bias, scales, steps,
+    heads, words, offsets, sizes, weights, passed, largest, predictors, copies,
 ):  # fmt: skip
     """Decode the tiles of streams first_stream, first_stream + stream_step, ... into `buffer`.
 
     heads uint64 [streams], words uint32: all tails, stream s at offsets[s] with sizes[s] words
-    left; both advance. Returns False as soon as a stream runs out of words.
+    left; both advance. Returns False as soon as a stream runs out of words. `passed`, largest,
+    predictors int64 [P, c] and copies int64 [P, 6, c] receive what the gradient needs.
     """
     tile_count = table.shape[0]
     slots = 0
@@ -116,19 +161,17 @@ def decode_streams(  # type: ignore[no-untyped-def]
             longest = max(longest, table[b, 2] + (RADIUS + 1) * (table[b, 1] - 1))
     if slots == 0:
         return True
-    width = first.shape[1]
-    x = np.zeros((slots, first.shape[0]), np.float32)
+    width = weights.first.shape[1]
+    x = np.zeros((slots, weights.first.shape[0]), np.float32)
     stream = np.empty((slots, width), np.float32)
     inner = np.empty((slots, width), np.float32)
     product = np.empty((slots, width), np.float32)
-    outputs = np.empty((slots, last.shape[1]), np.float32)
-    predictors = np.empty((slots, channels), np.int64)
-    copies = np.empty((slots, _COPIES, channels), np.int64)
+    pixels = np.empty(slots, np.int64)
     places = np.empty(slots, np.int64)
     tile_of = np.empty(slots, np.int64)
     row_of = np.empty(slots, np.int64)
     q = np.empty(max(mixtures, _COPIES + 1), np.int64)
-    weights = np.empty(mixtures, np.int64)
+    shares = np.empty(mixtures, np.int64)
     mean, scale = np.empty(mixtures), np.empty(mixtures)
     mean_fixed, inverse_fixed = np.empty(mixtures, np.int64), np.empty(mixtures, np.int64)
     copy_weights = np.empty(_COPIES + 1, np.int64)
@@ -149,24 +192,26 @@ def decode_streams(  # type: ignore[no-untyped-def]
                 tile_of[count] = b
                 row_of[count] = i
                 border = (tops[b] and i == 0) or j == 0
+                p = table[b, 3] + i * tile_width + j
+                pixels[count] = p
                 pixel_features(
                     buffer, place, stride, channels, border,
-                    predictors[count], copies[count], x[count],
+                    predictors[p], copies[p], passed.features[p],
                 )  # fmt: skip
+                for k in range(x.shape[1]):
+                    x[count, k] = passed.features[p, k]
                 count += 1
-        forward_rows(
-            count, x, stream, inner, product, outputs,
-            first, hidden, last, biases, last_bias, scales, steps,
-        )  # fmt: skip
+        forward_rows(count, pixels, x, stream, inner, product, weights, passed, largest)
         for n in range(count):
             b = tile_of[n]
             s = b % streams
-            row = outputs[n]
+            p = pixels[n]
+            row = passed.outputs[p]
             tail = words[offsets[s] : offsets[s + 1]]
             softmax_integers(row, copy_at, _COPIES + 1, 16, q, copy_weights)
             for c in range(channels):
-                predictor = predictors[n, c]
-                softmax_integers(row, 3 * mixtures * c, mixtures, 14, q, weights)
+                predictor = predictors[p, c]
+                softmax_integers(row, 3 * mixtures * c, mixtures, 14, q, shares)
                 channel_parameters(
                     row, c, channels, mixtures, residuals, mean, scale, mean_fixed, inverse_fixed
                 )
@@ -177,9 +222,9 @@ def decode_streams(  # type: ignore[no-untyped-def]
                 while high - low > 1:
                     middle = (low + high) >> 1
                     mixture = mixture_cumulative(
-                        middle, predictor, mixtures, weights, mean_fixed, inverse_fixed
+                        middle, predictor, mixtures, shares, mean_fixed, inverse_fixed
                     )
-                    edge = cumulative(middle, mixture, c, copy_weights, copies[n])
+                    edge = cumulative(middle, mixture, c, copy_weights, copies[p])
                     if edge <= slot:
                         low, low_mixture, start = middle, mixture, edge
                     else:
@@ -189,7 +234,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
                 )
                 if sizes[s] < 0:
                     return False
-                update_copies(low, high_mixture - low_mixture, c, copy_weights, copies[n])
+                update_copies(low, high_mixture - low_mixture, c, copy_weights, copies[p])
                 residuals[c] = low - predictor
                 buffer[places[n] + c] = low
             height, tile_width = table[b, 1], table[b, 2]
