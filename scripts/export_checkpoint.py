@@ -1,6 +1,6 @@
 """Make a checkpoint of finished pretraining runs: `NAME.safetensors` and `SHA256SUMS` beside it.
 
-python scripts/export_checkpoint.py --rgb RUN.pt --grey RUN.pt --out checkpoints/default
+python scripts/export_checkpoint.py --rgb RUN.pt --grey RUN.pt --out checkpoints/base
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from osoa_pl.models.local_ar import LocalConfig
+from osoa_pl.models.memory_ar import MemoryConfig
 from osoa_pl.models.zoo import pack
 
 
@@ -25,12 +25,12 @@ def main() -> None:
     for kind in ("rgb", "grey"):
         run = torch.load(getattr(args, kind), weights_only=True)
         models[kind] = (
-            LocalConfig(**run["config"]),
-            run["parameters"],
+            MemoryConfig(**run["config"]),
+            run["average"],
             run["activation_max"],
-            run["moments"][1],
+            run["second_moment"],
         )
-    data = pack(models)
+    data = pack(models, "memory_ar")
     file = args.out.with_suffix(".safetensors")
     file.write_bytes(data)
     lines = [

@@ -17,7 +17,8 @@ from typing import Any
 
 from osoa_pl.errors import CheckpointError
 
-DEFAULT = "default"
+DEFAULT = "base"
+_ALIAS = "default"  # a word for whatever the embedded default is
 CHECKPOINT_FORMAT = 1
 MAX_CHECKPOINT_BYTES = 64 << 20
 METADATA_KEY = "osoa_pl"
@@ -48,7 +49,12 @@ def available() -> list[str]:
 
 
 def read(name_or_path: str) -> Checkpoint:
-    """The checkpoint of this name, or in this file. Raises CheckpointError."""
+    """The checkpoint of this name, or in this file. Raises CheckpointError.
+
+    `default` is the name of the one that is taken where none is named.
+    """
+    if name_or_path == _ALIAS:
+        name_or_path = DEFAULT
     path = Path(name_or_path)
     if path.suffix != ".safetensors" and not path.exists():
         for folder in folders():

@@ -20,6 +20,7 @@ from osoa_pl.models.recall import (
     CONTEXT_BINS,
     CONTEXTS,
     GROUPS,
+    LASTING,
     LOCAL_BITS,
     NEIGHBOURS,
     POINTERS,
@@ -28,6 +29,7 @@ from osoa_pl.models.recall import (
     STRIDE_BITS,
     Tables,
     Work,
+    group_tiles,
     insert,
 )
 
@@ -104,7 +106,7 @@ class MemoryState:
     def __init__(self, channels: int, bits: int, pool: compiled.RowPool) -> None:
         self._channels, self.pool = channels, pool
         self.tables = Tables(
-            np.zeros((CONTEXTS, 1 << bits, 4), np.uint32),
+            np.zeros((LASTING, 1 << bits, 4), np.uint32),
             np.zeros((2, 1 << POINTER_BITS), np.int64),
             np.zeros(1 << HISTORY_BITS, np.uint32),
             _first_trust(),
@@ -123,15 +125,20 @@ class MemoryState:
         packed = np.empty(len(batch.buffer) // channels, np.uint32)
         pack_pixels(batch.buffer, channels, packed)
         means = np.zeros_like(batch.buffer)
-        has_mean, has_reference = np.zeros((2, tiles), np.bool_)
+        has_mean, has_reference = np.zeros(tiles, np.bool_), np.zeros(tiles, np.int8)
         references = np.zeros(tiles, np.int64)
         oldest = self._head - (1 << HISTORY_BITS)
+        before, middle = None, group_tiles(tiles, 1)[0]
         for index, (offset, height, width, _) in enumerate(batch.table.tolist()):
             shape = (int(batch.rows[index]), height, width)
             start = self._last.get(shape, -1)
-            if start >= max(oldest, 0):
-                has_reference[index] = True
+            if before == shape and index != middle:
+                has_reference[index] = 2
+                references[index] = -(height + RADIUS) * (width + 2 * RADIUS)
+            elif start >= max(oldest, 0):
+                has_reference[index] = 1
                 references[index] = start - offset // channels
+            before = shape
             if shape in self._means:
                 has_mean[index] = True
                 mean = (self._means[shape][0] + 128) >> 8
@@ -145,7 +152,7 @@ class MemoryState:
             np.zeros((pixels, COMPONENTS), np.uint8), np.zeros((pixels, COMPONENTS), np.uint32),
             np.zeros((pixels, COMPONENTS), np.int16), np.zeros((pixels, COMPONENTS), np.float32),
             np.zeros((GROUPS, 3), np.uint32), np.zeros((GROUPS, 3), np.int64),
-            np.zeros((GROUPS, 5), np.int64),
+            np.zeros((GROUPS, 6), np.int64),
         )  # fmt: skip
 
     def remember(self, batch: TileBatch, work: Work) -> None:
@@ -158,7 +165,7 @@ class MemoryState:
             tile = work.packed[base : base + (height + RADIUS) * stride].reshape(-1, stride)
             truths[first : first + height * width] = tile[RADIUS:, RADIUS:-RADIUS].reshape(-1)
         self._learn_trust(work, truths)
-        self.pool.run_each(insert_rows, CONTEXTS, self.tables.entries, work.hashes, truths)
+        self.pool.run_each(insert_rows, LASTING, self.tables.entries, work.hashes, truths)
         for index, (offset, height, width, _) in enumerate(batch.table.tolist()):
             self._note(batch, work, index, (int(batch.rows[index]), height, width), offset)
         self.colours.take(truths)

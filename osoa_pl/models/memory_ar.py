@@ -20,7 +20,14 @@ from osoa_pl.models.base import Engine, StreamDecoder
 from osoa_pl.models.family import Family
 from osoa_pl.models.features import TileBatch
 from osoa_pl.models.memory import MemoryState
-from osoa_pl.models.recall import GROUPS, NEIGHBOURS, Work, extra_features, recall_group
+from osoa_pl.models.recall import (
+    GROUPS,
+    NEIGHBOURS,
+    Work,
+    extra_features,
+    group_order,
+    recall_group,
+)
 
 if TYPE_CHECKING:
     from osoa_pl.models.density import Density
@@ -121,6 +128,12 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
     def _features(self, batch: TileBatch) -> Tensor:
         return torch.from_numpy(self.look(batch).features)
 
+    def order(self, batch: TileBatch, stream: int, streams: int) -> np.ndarray:
+        """Pixel indices of one stream in coding order: a group each, or both in the only one."""
+        groups = [stream] if streams >= GROUPS else list(range(GROUPS))
+        orders = [group_order(batch.table, group) for group in groups if group < GROUPS]
+        return np.concatenate([np.zeros(0, np.int64), *orders])
+
     def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
         """As `LocalAutoregressive.intervals`."""
         outputs = self._forward(batch).numpy()
@@ -136,17 +149,20 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """Fill in the batch's pixels; False when a stream has run out of words."""
         work = self.memory.begin(batch, self.config.inputs)
-        threads = min(self._pool.threads, GROUPS) if decoder.streams % GROUPS == 0 else 1
+        self._looked = batch, work
+        # in one stream the second group follows the first
+        together = decoder.streams >= GROUPS and self._pool.threads >= GROUPS
 
         def before(thread: int) -> tuple[Any, ...]:
+            first, end = (thread, thread + 1) if together else (0, GROUPS)
             return (
                 batch.buffer, batch.table, batch.tops, self.memory.tables, work,
-                self.memory.colours.tree, self.channels, self.config.mixtures, decoder.streams,
-                thread, threads, decoder.heads, decoder.words, decoder.offsets, decoder.sizes,
+                self.memory.colours.tree, self.channels, self.config.mixtures, first, end,
+                decoder.streams, decoder.heads, decoder.words, decoder.offsets, decoder.sizes,
             )  # fmt: skip
 
-        self._looked = batch, work
-        return self._decode(threads, work.features, memory_wavefront.decode_streams, before)
+        threads = GROUPS if together else 1
+        return self._decode(threads, work.features, memory_wavefront.decode_groups, before)
 
     def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
         """As `LocalAutoregressive.gradient`; memory is not differentiated."""
@@ -198,5 +214,7 @@ def _density(config: MemoryConfig) -> Density:
 
 FAMILY = Family(
     "memory_ar", MemoryConfig, _build, _density,
-    settings={"batch_pixels": 4096, "first_pixels": 1024, "segment_batches": 64},
+    settings={
+        "batch_pixels": 4096, "first_pixels": 1024, "segment_batches": 64, "streams": GROUPS,
+    },
 )  # fmt: skip

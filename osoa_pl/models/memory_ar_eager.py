@@ -17,7 +17,14 @@ from osoa_pl.models.base import StreamDecoder
 from osoa_pl.models.features import RADIUS, TileBatch, pack_pixels
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig
 from osoa_pl.models.network import EagerNetwork
-from osoa_pl.models.recall import GROUPS, Work, finish_pixel, look
+from osoa_pl.models.recall import (
+    GROUPS,
+    Work,
+    finish_pixel,
+    group_tiles,
+    look,
+    step_rows,
+)
 
 
 class EagerMemoryAutoregressive(MemoryAutoregressive):
@@ -81,47 +88,12 @@ class EagerMemoryAutoregressive(MemoryAutoregressive):
         buffer = torch.from_numpy(batch.buffer).to(self._device)
         every = local_ar_eager.places_of(batch, self._device)
         messages = local_ar_eager.messages_of(decoder)
-        table, channels = batch.table.tolist(), self.channels
-        on = self.memory.colours.on
-        steps = max(width + (RADIUS + 1) * (height - 1) for _, height, width, _ in table)
         try:
-            for t in range(steps):
-                ready = []
-                for b, (offset, height, width, first) in enumerate(table):
-                    for i in range(height):
-                        j = t - (RADIUS + 1) * i
-                        if 0 <= j < width:
-                            place = offset // channels + (i + RADIUS) * (width + 6) + RADIUS + j
-                            ready.append((b, i, j, first + i * width + j, place))
-                index = torch.tensor([r[3] for r in ready], device=self._device)
-                places = every.rows(index)
-                _, predictors, _ = local_ar_eager.neighbourhood(buffer, channels, places)
-                work.predictors[index.cpu().numpy()] = predictors.cpu().numpy()
-                for b, i, j, p, place in ready:
-                    look(
-                        self.memory.tables, work, channels, b % GROUPS, b, p, place,
-                        table[b][2] + 2 * RADIUS, i, j, on,
-                    )  # fmt: skip
-                x, predictors = self._inputs(buffer, work, index, places)
-                outputs, _ = self._network.forward(x, self._current())
-                for n, (b, i, j, _, place) in enumerate(ready):
-                    one = slice(n, n + 1)
-                    head = self._head(outputs[one], predictors[one], work, index[one])
-                    s = b % decoder.streams
-                    for c in range(channels):
-                        slot = torch.from_numpy(rans.pop_slots(messages[s], self.precision))
-                        value = head.find(slot.to(self._device))
-                        start, frequency = head.take(value)
-                        messages[s] = rans.advance(
-                            messages[s], start.cpu().numpy(), frequency.cpu().numpy(),
-                            self.precision,
-                        )  # fmt: skip
-                        buffer[place * channels + c] = value.to(torch.uint8)[0]
-                    local_ar_eager.fill_padding(buffer, place * channels, j, i, table[b], channels)
-                pack_pixels(buffer.cpu().numpy(), channels, work.packed)
-                for b, i, j, p, place in ready:
-                    finish_pixel(
-                        self.memory.tables, work, b % GROUPS, b, p, i, j, work.packed[place]
+            for group in range(GROUPS):
+                stream = group if decoder.streams >= GROUPS else 0
+                for tile in range(*group_tiles(len(batch.table), group)):
+                    messages[stream] = self._decode_tile(
+                        buffer, work, every, batch.table, (group, tile), messages[stream]
                     )
         except CoderError:
             return False
@@ -130,3 +102,47 @@ class EagerMemoryAutoregressive(MemoryAutoregressive):
         self._outputs = None
         self._looked = batch, work
         return True
+
+    def _decode_tile(
+        self, buffer: Tensor, work: Work, every: local_ar_eager.Places, table: np.ndarray,
+        which: tuple[int, int], message: rans.Message,
+    ) -> rans.Message:  # fmt: skip
+        """Decode tile which[1], of group which[0], step by step; what is left of the message."""
+        group, b = which
+        channels, on = self.channels, self.memory.colours.on
+        offset, height, width, first = table[b].tolist()
+        stride = width + 2 * RADIUS
+        for t in range(width + (RADIUS + 1) * (height - 1)):
+            rows = np.arange(*step_rows(height, width, t))
+            if not len(rows):  # narrower than the rows are apart
+                continue
+            columns = t - (RADIUS + 1) * rows
+            index = torch.from_numpy(first + rows * width + columns).to(self._device)
+            corner = offset // channels + RADIUS * stride + RADIUS
+            where = corner + rows * stride + columns
+            ready = list(zip(rows, columns, index.tolist(), where, strict=True))
+            places = every.rows(index)
+            _, predictors, _ = local_ar_eager.neighbourhood(buffer, channels, places)
+            work.predictors[index.cpu().numpy()] = predictors.cpu().numpy()
+            for i, j, p, place in ready:
+                look(self.memory.tables, work, channels, group, b, p, place, stride, i, j, on)
+            x, predictors = self._inputs(buffer, work, index, places)
+            outputs, _ = self._network.forward(x, self._current())
+            for n, (i, j, _, place) in enumerate(ready):
+                one = slice(n, n + 1)
+                head = self._head(outputs[one], predictors[one], work, index[one])
+                for c in range(channels):
+                    slot = torch.from_numpy(rans.pop_slots(message, self.precision))
+                    value = head.find(slot.to(self._device))
+                    start, frequency = head.take(value)
+                    message = rans.advance(
+                        message, start.cpu().numpy(), frequency.cpu().numpy(), self.precision
+                    )
+                    buffer[place * channels + c] = value.to(torch.uint8)[0]
+                local_ar_eager.fill_padding(
+                    buffer, int(place) * channels, j, i, table[b].tolist(), channels
+                )
+            pack_pixels(buffer.cpu().numpy(), channels, work.packed)
+            for _, j, p, place in ready:
+                finish_pixel(self.memory.tables, work, group, p, j, work.packed[place])
+        return message

@@ -8,8 +8,11 @@ column plus the log-odds of its trust. The eager twin is `memory_head_eager`.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from osoa_pl.models.compiled_head import (
     _FLOOR,
@@ -26,6 +29,32 @@ from osoa_pl.models.recall import COMPONENTS
 PARTS = COMPONENTS + 2
 """Weights of a pixel's mixture: the network's own, colours seen, copies."""
 _BITS = 16
+
+
+class Scratch(NamedTuple):
+    """Room for one pixel's numbers, see `make_scratch`."""
+
+    q: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    weights: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    mean_fixed: NDArray[np.int64]
+    inverse_fixed: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    prefix: NDArray[np.int64]
+    residuals: NDArray[np.int64]
+
+
+@njit(inline="always")
+def make_scratch(channels, mixtures):  # type: ignore[no-untyped-def]
+    """Scratch for one thread."""
+    return Scratch(
+        np.empty(max(mixtures, PARTS), np.int64), np.empty(PARTS, np.float32),
+        np.empty(mixtures, np.int64), np.empty(mixtures), np.empty(mixtures),
+        np.empty(mixtures, np.int64), np.empty(mixtures, np.int64), np.zeros(PARTS, np.int64),
+        np.zeros(257, np.int64), np.zeros(channels, np.int64),
+    )  # fmt: skip
 
 
 @njit(inline="always")
@@ -144,14 +173,9 @@ def interval_rows(  # type: ignore[no-untyped-def]
     begin, end, outputs, pixels, work, colours, channels, mixtures, start, frequency
 ):
     """Intervals of pixels [begin, end): start, frequency uint32 [P, c] at 2^-20."""
-    q = np.empty(max(mixtures, PARTS), np.int64)
-    logits = np.empty(PARTS, np.float32)
-    weights = np.empty(mixtures, np.int64)
-    mean, scale = np.empty(mixtures), np.empty(mixtures)
-    mean_fixed, inverse_fixed = np.empty(mixtures, np.int64), np.empty(mixtures, np.int64)
-    parts = np.zeros(PARTS, np.int64)
-    prefix = np.zeros(257, np.int64)
-    residuals = np.zeros(channels, np.int64)
+    q, logits, weights, mean, scale, mean_fixed, inverse_fixed, parts, prefix, residuals = (
+        make_scratch(channels, mixtures)
+    )
     at = 3 * mixtures * channels + channels * (channels - 1) // 2
     on = colours.values[0].shape[0] > 0
     for p in range(begin, end):
@@ -199,13 +223,9 @@ def gradient_rows(  # type: ignore[no-untyped-def]
 
     The probability that the colours seen give is taken as a constant.
     """
-    q = np.empty(max(mixtures, PARTS), np.int64)
-    logits = np.empty(PARTS, np.float32)
-    parts = np.zeros(PARTS, np.int64)
-    weights = np.empty(mixtures, np.int64)
-    mean, scale = np.empty(mixtures), np.empty(mixtures)
-    mean_fixed, inverse_fixed = np.empty(mixtures, np.int64), np.empty(mixtures, np.int64)
-    residuals = np.zeros(channels, np.int64)
+    q, logits, weights, mean, scale, mean_fixed, inverse_fixed, parts, prefix, residuals = (
+        make_scratch(channels, mixtures)
+    )
     weight = np.empty((channels, mixtures))
     mass = np.empty((channels, mixtures))
     to_mean = np.empty((channels, mixtures))
@@ -213,7 +233,6 @@ def gradient_rows(  # type: ignore[no-untyped-def]
     mixture = np.empty(channels)
     part_weight = np.empty(PARTS)
     hits = np.empty(PARTS)
-    prefix = np.zeros(257, np.int64)
     upper, lower = np.empty(3), np.empty(3)
     copy_at = 3 * mixtures * channels + channels * (channels - 1) // 2
     on = colours.values[0].shape[0] > 0

@@ -36,9 +36,12 @@ OFFSETS = np.array(
     np.int64,
 )  # fmt: skip
 """The causal 7x7 neighbourhood, nearest first: a context is a beginning of this list."""
-CONTEXTS = 8
-"""W; N; W and N; the first 4, 8, 13 and 24 of `OFFSETS`; W, N and the position."""
-SLOTS = np.array([3, 3, 3, 2, 2, 2, 2, 2], np.int64)
+CONTEXTS = 9
+"""W; N; W and N; the first 4, 8, 13 and 24 of `OFFSETS`; W, N and the position; the reference's
+pixel, in the same tile alone (what was recoloured)."""
+LASTING = CONTEXTS - 1
+"""Contexts that are kept beyond a batch."""
+SLOTS = np.array([3, 3, 3, 2, 2, 2, 2, 2, 2], np.int64)
 """Proposals of each context."""
 FIRST_SLOT = np.concatenate([[0], np.cumsum(SLOTS)]).astype(np.int64)
 NEIGHBOURS = len(COPIES)
@@ -47,7 +50,8 @@ REFERENCE = MATCH + 1
 COMPONENTS = REFERENCE + 1
 """Copy components: causal neighbours, proposals of the contexts, match, reference."""
 GROUPS = 2
-"""Tile b of a batch sees what group b mod 2 has coded of it: two threads can decode."""
+"""The first and the second half of a batch's tiles: two threads can decode. In a group tile after
+tile is coded, and each sees all that the group has coded before."""
 LOCAL_BITS = 13
 POINTERS = (3, 4)  # contexts whose last place is kept
 STRIDE_BITS = 20
@@ -107,10 +111,10 @@ class Work(NamedTuple):
     """Running means, in the layout of the buffer."""
     has_mean: NDArray[np.bool_]
     """[tiles]"""
-    has_reference: NDArray[np.bool_]
-    """[tiles] whether an old tile of the same shape is known."""
+    has_reference: NDArray[np.int8]
+    """[tiles] whether an old tile of the same shape is known: 1 in the history, 2 in `packed`."""
     references: NDArray[np.int64]
-    """[tiles] place of a pixel in that tile in the history, less its place in `packed`."""
+    """[tiles] place of a pixel in that tile, less its place in `packed`."""
     rows: NDArray[np.int64]
     """[tiles] row of the image at which a tile starts."""
     local: NDArray[np.uint32]
@@ -137,7 +141,7 @@ class Work(NamedTuple):
     pixels: NDArray[np.uint32]
     numbers: NDArray[np.int64]
     candidates: NDArray[np.int64]
-    """Scratch of each group: [groups, 3], [groups, 3], [groups, 5]."""
+    """Scratch of each group: [groups, 3], [groups, 3], [groups, 6]."""
 
 
 @njit(inline="always")
@@ -206,10 +210,13 @@ def insert(entries, h, value):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _gather(near, far, h, values, numbers):  # type: ignore[no-untyped-def]
-    """Up to 3 distinct pixels that followed context h, the batch's own first: their number."""
+def _gather(near, far, sources, h, values, numbers):  # type: ignore[no-untyped-def]
+    """Up to 3 distinct pixels that followed context h, the batch's own first: their number.
+
+    sources: 1 to ask `near` alone.
+    """
     found = 0
-    for source in range(2):
+    for source in range(sources):
         entries = near if source == 0 else far
         entry = entries[h & np.uint64(entries.shape[0] - 1)]
         if entry[0] != _check(h):
@@ -232,11 +239,10 @@ def _gather(near, far, h, values, numbers):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _score(packed, place, stride, history, pointer):  # type: ignore[no-untyped-def]
+def _score(packed, place, stride, history, mask, pointer):  # type: ignore[no-untyped-def]
     """How many of the 24 causal neighbours are equal at both places."""
     there = pointer >> STRIDE_BITS
     width = pointer & ((1 << STRIDE_BITS) - 1)
-    mask = history.shape[0] - 1
     equal = 0
     for k in range(OFFSETS.shape[0]):
         dy, dx = OFFSETS[k, 0], OFFSETS[k, 1]
@@ -246,9 +252,8 @@ def _score(packed, place, stride, history, pointer):  # type: ignore[no-untyped-
 
 
 @njit(inline="always")
-def _old_residual(history, there, width, channel, channels):  # type: ignore[no-untyped-def]
+def _old_residual(history, mask, there, width, channel, channels):  # type: ignore[no-untyped-def]
     """(sample, what the median-edge predictor leaves of it) at a place of the history."""
-    mask = history.shape[0] - 1
     value = packed_sample(history[there & mask], channel, channels)
     west = packed_sample(history[(there - 1) & mask], channel, channels)
     north = packed_sample(history[(there - width) & mask], channel, channels)
@@ -281,11 +286,25 @@ def look(  # type: ignore[no-untyped-def]
         offsets[k] = np.float32(0.0)
     n = NEIGHBOURS
     _hash_contexts(packed, place, stride, row + work.rows[tile], column, hashes)
+    # the reference stands in the history or, the tile before in the group, in the batch
+    there = work.references[tile] + place
+    source, source_mask = history, mask
+    if work.has_reference[tile] == 2:
+        source, source_mask = packed, -1
+    hashes[LASTING] = np.uint64(0)
+    if work.has_reference[tile]:
+        old = source[there & source_mask] & np.uint32(_COLOUR)
+        hashes[LASTING] = _final(_mix(_mix(np.uint64(3), old), np.uint64(tile)), LASTING)
     pixels, numbers = work.pixels[group], work.numbers[group]
     highest = 0
     at = first + 5 * channels
     for q in range(CONTEXTS):
-        found = _gather(work.local[group, q], tables.entries[q], hashes[q], pixels, numbers)
+        found = 0
+        if hashes[q] != 0:
+            found = _gather(
+                work.local[group, q], tables.entries[min(q, LASTING - 1)], 2 if q < LASTING else 1,
+                hashes[q], pixels, numbers,
+            )  # fmt: skip
         total = 0
         for k in range(found):
             total += numbers[k]
@@ -326,8 +345,11 @@ def look(  # type: ignore[no-untyped-def]
     for k in range(2):
         h = hashes[POINTERS[k]]
         candidates[3 + k] = tables.pointers[k, h & np.uint64(tables.pointers.shape[1] - 1)]
+    candidates[5] = 0
+    if work.has_reference[tile] == 1:
+        candidates[5] = ((there & mask) << STRIDE_BITS) | stride
     best, best_score = np.int64(0), _LEAST_SCORE - 1
-    for k in range(5):
+    for k in range(6):
         pointer = candidates[k]
         if pointer == 0 or history[(pointer >> STRIDE_BITS) & mask] < np.uint32(REAL):
             continue
@@ -336,23 +358,23 @@ def look(  # type: ignore[no-untyped-def]
             known = known or candidates[j] == pointer
         if known:
             continue
-        score = _score(packed, place, stride, history, pointer)
+        score = _score(packed, place, stride, history, mask, pointer)
         if score > best_score:
             best, best_score = pointer, score
     work.matches[pixel] = best
     run = np.int64(work.runs[pixel - 1]) if column > 0 else 0
     level = 3 if run >= 8 else 2 if run >= 2 else run
     if best != 0:
-        there, width = best >> STRIDE_BITS, best & (step - 1)
+        match, width = best >> STRIDE_BITS, best & (step - 1)
         b = CONTEXT_BINS + best_score * 4 + level
         odds = np.float32(STRETCH[tables.trust[b] >> 4])
         for c in range(channels):
-            value, residual = _old_residual(history, there, width, c, channels)
+            value, residual = _old_residual(history, mask, match, width, c, channels)
             x[first + c] = np.float32(value - predictor[c])
             x[first + channels + c] = np.float32(residual)
         x[at] = odds
         columns[n] = MATCH
-        values[n] = history[there & mask] & np.uint32(_COLOUR)
+        values[n] = history[match & mask] & np.uint32(_COLOUR)
         bins[n] = b
         offsets[n] = odds * np.float32(0.125)
         n += 1
@@ -365,21 +387,20 @@ def look(  # type: ignore[no-untyped-def]
                 np.int64(work.means[place * channels + c]) - predictor[c]
             )
     if work.has_reference[tile]:
-        there = work.references[tile] + place
         pointer = (there << STRIDE_BITS) | stride
-        score = _score(packed, place, stride, history, pointer)
+        score = _score(packed, place, stride, source, source_mask, pointer)
         b = CONTEXT_BINS + (SCORES + score) * 4 + level
         odds = np.float32(STRETCH[tables.trust[b] >> 4])
         for c in range(channels):
-            value, residual = _old_residual(history, there, stride, c, channels)
+            value, residual = _old_residual(source, source_mask, there, stride, c, channels)
             x[first + 2 * channels + c] = np.float32(value - predictor[c])
             x[first + 3 * channels + c] = np.float32(residual)
             for k in range(_AHEAD.shape[0]):
-                ahead = history[(there + _AHEAD[k, 0] * stride + _AHEAD[k, 1]) & mask]
+                ahead = source[(there + _AHEAD[k, 0] * stride + _AHEAD[k, 1]) & source_mask]
                 x[at + 1 + k * channels + c] = np.float32(packed_sample(ahead, c, channels) - value)
         x[at] = odds
         columns[n] = REFERENCE
-        values[n] = history[there & mask] & np.uint32(_COLOUR)
+        values[n] = source[there & source_mask] & np.uint32(_COLOUR)
         bins[n] = b
         offsets[n] = odds * np.float32(0.125)
         n += 1
@@ -389,7 +410,7 @@ def look(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def finish_pixel(tables, work, group, tile, pixel, row, column, truth):  # type: ignore[no-untyped-def]
+def finish_pixel(tables, work, group, pixel, column, truth):  # type: ignore[no-untyped-def]
     """After pixel `truth` (packed) is known: the run of its match, the group's own contexts."""
     work.runs[pixel] = 0
     if work.matches[pixel] != 0:
@@ -398,30 +419,60 @@ def finish_pixel(tables, work, group, tile, pixel, row, column, truth):  # type:
             before = np.int64(work.runs[pixel - 1]) if column > 0 else 0
             work.runs[pixel] = min(before + 1, 250)
     for q in range(CONTEXTS):
-        insert(work.local[group, q], work.hashes[pixel, q], truth)
+        if work.hashes[pixel, q] != 0:
+            insert(work.local[group, q], work.hashes[pixel, q], truth)
+
+
+@njit(inline="always")
+def group_tiles(tiles, group):  # type: ignore[no-untyped-def]
+    """(begin, end) of the tiles of a group: the first half is the larger one."""
+    middle = (tiles + 1) // 2
+    return (0, middle) if group == 0 else (middle, tiles)
+
+
+@njit(inline="always")
+def step_rows(height, width, t):  # type: ignore[no-untyped-def]
+    """(lowest, end) of the rows of a tile that have a pixel at step t: column t - 4 * row."""
+    lowest = max(0, (t - width + RADIUS + 1) // (RADIUS + 1))
+    return lowest, min(height, t // (RADIUS + 1) + 1)
+
+
+@njit(cache=True, nogil=True)
+def group_order(table, group):  # type: ignore[no-untyped-def]
+    """Pixel indices of a group in coding order, int64 [n]: tile after tile, each by its steps."""
+    begin, end = group_tiles(table.shape[0], group)
+    count = 0
+    for b in range(begin, end):
+        count += table[b, 1] * table[b, 2]
+    order = np.empty(count, np.int64)
+    n = 0
+    for b in range(begin, end):
+        height, width, first = table[b, 1], table[b, 2], table[b, 3]
+        for t in range(width + (RADIUS + 1) * (height - 1)):
+            lowest, above = step_rows(height, width, t)
+            for i in range(lowest, above):
+                order[n] = first + i * width + t - (RADIUS + 1) * i
+                n += 1
+    return order
 
 
 @njit(cache=True, nogil=True)
 def recall_group(tables, work, table, channels, group, seen):  # type: ignore[no-untyped-def]
     """`look` at all pixels of one group's tiles in coding order, the pixels being known."""
-    steps = 0
-    for b in range(group, table.shape[0], GROUPS):
-        steps = max(steps, table[b, 2] + (RADIUS + 1) * (table[b, 1] - 1))
-    for t in range(steps):
-        for known in range(2):
-            for b in range(group, table.shape[0], GROUPS):
-                height, width, first = table[b, 1], table[b, 2], table[b, 3]
-                stride = width + 2 * RADIUS
-                lowest = max(0, (t - width + RADIUS + 1) // (RADIUS + 1))
-                for i in range(lowest, min(height, t // (RADIUS + 1) + 1)):
-                    j = t - (RADIUS + 1) * i
-                    pixel = first + i * width + j
-                    place = table[b, 0] // channels + (i + RADIUS) * stride + RADIUS + j
-                    if known == 0:
-                        look(
-                            tables, work, channels, group, b, pixel, place, stride, i, j, seen
-                        )  # fmt: skip
-                    else:
-                        finish_pixel(
-                            tables, work, group, b, pixel, i, j, work.packed[place]
-                        )  # fmt: skip
+    begin, end = group_tiles(table.shape[0], group)
+    for b in range(begin, end):
+        height, width, first = table[b, 1], table[b, 2], table[b, 3]
+        stride = width + 2 * RADIUS
+        corner = table[b, 0] // channels + RADIUS * stride + RADIUS
+        for t in range(width + (RADIUS + 1) * (height - 1)):
+            lowest, above = step_rows(height, width, t)
+            for i in range(lowest, above):
+                j = t - (RADIUS + 1) * i
+                look(
+                    tables, work, channels, group, b, first + i * width + j,
+                    corner + i * stride + j, stride, i, j, seen,
+                )  # fmt: skip
+            for i in range(lowest, above):
+                j = t - (RADIUS + 1) * i
+                truth = work.packed[corner + i * stride + j]
+                finish_pixel(tables, work, group, first + i * width + j, j, truth)

@@ -141,7 +141,7 @@ def test_list_and_info(osoa: Osoa, archive: Path) -> None:
 def test_installed_checkpoints(osoa: Osoa) -> None:
     found = osoa("info", "--checkpoints", "--json").last
     assert found["type"] == "checkpoints"
-    default = {c["name"]: c for c in found["checkpoints"]}["default"]
+    default = {c["name"]: c for c in found["checkpoints"]}["base"]
     assert len(default["sha256"]) == 64 and set(default["models"]) <= {"rgb", "grey"}
     assert default["sha256"] in osoa("info", "--checkpoints").out
 
