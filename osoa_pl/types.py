@@ -78,8 +78,10 @@ class Step(NamedTuple):
         return ":".join((self.name, *(value.hex() for value in self.values)))
 
 
-STEPS = ("grey", "key", "alpha", "yuv420")
+STEPS = ("grey", "key", "alpha", "yuv420", "jfif")
 """In the order in which a transform may have them, each once."""
+_LUMA = ("yuv420", "jfif")
+"""Steps that make planes of luma and chroma; nothing follows them."""
 MATRICES = 4
 """Of ``yuv420``; see `osoa_pl.data.yuv`."""
 _STEP = re.compile(r"([a-z0-9]+)((?::(?:[0-9a-f]{2})+)*)")
@@ -90,25 +92,30 @@ class Form:
     """What planes are cut from: a picture as it is, or what the steps of a transform make of it."""
 
     mode: Mode
-    """After the steps; of ``yuv420`` that before it."""
+    """After the steps; of luma and chroma that before."""
     steps: tuple[Step, ...] = ()
 
     @property
+    def luma(self) -> bool:
+        """Whether the planes are luma and two of chroma, not the colours of `mode`."""
+        return bool(self.steps) and self.steps[-1].name in _LUMA
+
+    @property
     def halved(self) -> bool:
-        """Whether the planes are luma and two of chroma, half as high and wide (rounded up)."""
+        """Whether the planes of chroma are half as high and wide (rounded up)."""
         return bool(self.steps) and self.steps[-1].name == "yuv420"
 
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of each plane."""
-        return (1, 1, 1) if self.halved else self.mode.planes
+        return (1, 1, 1) if self.luma else self.mode.planes
 
     def shapes(self, height: int, width: int) -> tuple[tuple[int, int, int], ...]:
         """(height, width, channels) of each plane of a picture of this size."""
         if self.halved:
             chroma = (height + 1) // 2, (width + 1) // 2, 1
             return (height, width, 1), chroma, chroma
-        return tuple((height, width, channels) for channels in self.mode.planes)
+        return tuple((height, width, channels) for channels in self.channels)
 
 
 @lru_cache(1 << 12)
@@ -127,8 +134,9 @@ def form_of(mode: str, transform: str = "") -> Form:
             raise ValueError(f"unknown transform {text[:80]!r}")
         values = tuple(bytes.fromhex(value) for value in match[2].split(":")[1:])
         steps.append(Step(match[1], values))
-        after = _after(found, steps[-1])
-        if after is None or any(STEPS.index(s.name) >= STEPS.index(match[1]) for s in steps[:-1]):
+        after, before = _after(found, steps[-1]), [step.name for step in steps[:-1]]
+        late = any(STEPS.index(n) >= STEPS.index(match[1]) or n in _LUMA for n in before)
+        if after is None or late:
             raise ValueError(f"transform {text[:80]!r} of {mode} pictures")
         found = after
     return Form(found, tuple(steps))
@@ -146,6 +154,8 @@ def _after(mode: Mode, step: Step) -> Mode | None:
         return mode_of(mode.colour_type - 4, mode.depth)
     if step.name == "yuv420" and mode.name == "rgb8" and sizes == [1]:
         return mode if step.values[0][0] < MATRICES else None
+    if step.name == "jfif" and mode.name == "rgb8" and not sizes:
+        return mode
     return None
 
 

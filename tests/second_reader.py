@@ -482,7 +482,11 @@ def after(mode, step):
     if name == "alpha":
         assert kind in ("greyalpha", "rgba") and sizes == [depth // 8]
         return kind.removesuffix("alpha").removesuffix("a") + str(depth)
-    assert name == "yuv420" and mode == "rgb8" and sizes == [1] and values[0][0] < 4
+    assert mode == "rgb8"
+    if name == "jfif":
+        assert not values
+        return "jfif"
+    assert name == "yuv420" and sizes == [1] and values[0][0] < 4
     return "yuv"
 
 
@@ -512,10 +516,19 @@ def video(planes, matrix):
     return np.stack(found, 2).clip(0, 255).astype(np.uint8)
 
 
+def jpeg(planes):
+    Y, U, V = (plane[..., 0].astype(np.int64) for plane in planes)
+    u, v = U - 128, V - 128
+    shifts = 91881 * v, -22554 * u - 46802 * v, 116130 * u
+    return np.stack([Y + ((s + 32768) >> 16) for s in shifts], 2).clip(0, 255).astype(np.uint8)
+
+
 def undone(planes, it):
     *steps, last = [[], *it.steps]
     if last and last[0] == "yuv420":
         picture = video(planes, last[1][0])
+    elif last == ["jfif"]:
+        picture = jpeg(planes)
     else:
         steps, picture = [[], *it.steps], join(planes, it.depth)
     for step in steps[:0:-1]:
@@ -549,15 +562,18 @@ class Entry:
 
     def transformed(s):
         """Steps, and sides and channels of the planes."""
-        mode, known = s.mode, ["grey", "key", "alpha", "yuv420"]
+        mode, known = s.mode, ["grey", "key", "alpha", "yuv420", "jfif"]
         for text in s.transform.split(" ") if s.transform else []:
             name, *values = text.split(":")
             known = known[known.index(name) + 1 :]
             s.steps.append([name, *map(bytes.fromhex, values)])
+            assert mode != "yuv"
             mode = after(mode, s.steps[-1])
         if mode == "yuv":
             half = (s.h + 1) // 2, (s.w + 1) // 2, 1
             s.planes = [(s.h, s.w, 1), half, half]
+        elif mode == "jfif":
+            s.planes = [(s.h, s.w, 1)] * 3
         else:
             s.planes = [(s.h, s.w, C) for C in MODES[mode][0]]
 

@@ -229,7 +229,9 @@ def test_version_3():
     golden = Path(__file__).parent / "golden" / "v3-transforms.osoa"
     found, manifest = opened(golden, None)
     steps = [step.partition(":")[0] for e in found.items for step in e.transform.split(" ")]
-    assert set(steps) == {"grey", "alpha", "key", "yuv420", ""} and steps.count("yuv420") == 4
+    assert (
+        set(steps) == {"grey", "alpha", "key", "yuv420", "jfif", ""} and steps.count("yuv420") == 4
+    )
     assert manifest["format"] == 3 and any("i" in entry.coded for entry in found.items)
 
 

@@ -20,6 +20,7 @@ from osoa_pl.types import MATRICES, Step, form_of
 
 _NEAR = 12
 """Keys are looked for so near to the colour that they stand for, in each sample."""
+_LUMA = (*(Step("yuv420", (bytes([matrix]),)) for matrix in range(MATRICES)), Step("jfif"))
 _DIAGONAL = 0x010101
 """Greys stand among the colours as those of three equal samples."""
 
@@ -97,7 +98,7 @@ class _Facts:
         self._steady, self._hard = self._has_alpha, True  # alpha is one value; 0 and 255 alone
         self.hidden = None
         self._greys = np.zeros(256, np.bool_)
-        self._matrices = list(range(MATRICES)) if self._mode.depth == 8 else []
+        self._luma = list(_LUMA) if self._mode.depth == 8 else []
         for planes in piece.pictures():
             self._see(join(planes, self._mode), keys)
 
@@ -109,7 +110,7 @@ class _Facts:
         if self._has_alpha:
             self._see_alpha(colours, raster[:, :, -1], keys)
         if colours.shape[2] == 3 and (self._steady or not self._has_alpha):
-            self._matrices = [m for m in self._matrices if _is_video(colours, m)]
+            self._luma = [step for step in self._luma if _fits(colours, step)]
 
     def _see_alpha(self, colours: Raster, alpha: Raster, keys: _Keys) -> None:
         if self._alpha is None:
@@ -140,13 +141,13 @@ class _Facts:
                 if self._hard:
                     yield Step("alpha", (b"\0",))
         opaque = self._steady or not self._has_alpha
-        if opaque and self._matrices and not self._grey and self._mode.samples >= 3:
-            yield Step("yuv420", (bytes(self._matrices[:1]),))
+        if opaque and self._luma and not self._grey and self._mode.samples >= 3:
+            yield self._luma[0]
 
 
-def _is_video(colours: Raster, matrix: int) -> bool:
+def _fits(colours: Raster, step: Step) -> bool:
     try:
-        yuv.split(np.asarray(colours, np.uint8), matrix)
+        yuv.split(np.asarray(colours, np.uint8), step)
     except ValueError:
         return False
     return True

@@ -95,7 +95,7 @@ def _survey(
         size = piece.entry.size
         original = size + (_MEMBER_BYTES if size > _BLOCK_FILE_BYTES else 0)
     letters = "m"
-    if form.halved or not form.mode.plain:
+    if form.luma or not form.mode.plain:
         guesses = map(_residual_size, planes)
         letters = _letters(piece, form, plain, guesses, known)
     choice = Choice(letters, plain=plain, original=original, metadata=metadata)
@@ -137,13 +137,14 @@ def _letters(
     """For each plane ``m`` where the model knows it and should cost less than zlib."""
     item, mode = piece.entry.item, form.mode
     samples = item.count * item.height * item.width
-    keyed = any(step.name == "key" for step in form.steps)  # tried, like pictures without alpha
+    # tried, as pictures without alpha are
+    keyed = any(step.name == "key" for step in form.steps)
     letters = ""
     for index, (size, guess, able) in enumerate(zip(plain, guesses, known, strict=True)):
         # colours and their high bytes look like a photograph's more often than not
         colours = index == 0 and mode.depth >= 8 and mode.colour_type != 3
         likely = colours and (keyed or 4 * size > samples * form.channels[0])
-        letters += "m" if able and (likely or guess < size) else "p"
+        letters += "m" if able and (likely or form.luma or guess < size) else "p"
     return letters
 
 

@@ -2,7 +2,7 @@
 
 A plane is uint8 (h, w, c) with c in 1, 3: the colours, then alpha; of 16-bit samples the high
 bytes and then the low ones (`osoa_pl.types.Mode`). The steps of a transform come before that
-(`osoa_pl.data.transforms`); the step ``yuv420`` makes the planes itself (`osoa_pl.data.yuv`).
+(`osoa_pl.data.transforms`); those to luma and chroma make the planes (`osoa_pl.data.yuv`).
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ def planes_of(raster: Raster, form: Form) -> Planes:
 
     Raises ValueError where they do not fit the picture.
     """
-    steps = form.steps[:-1] if form.halved else form.steps
+    steps = form.steps[:-1] if form.luma else form.steps
     for step in steps:
         raster = transforms.apply(raster, step)
-    if form.halved:
-        return yuv.split(np.asarray(raster, np.uint8), form.steps[-1].values[0][0])
+    if form.luma:
+        return yuv.split(np.asarray(raster, np.uint8), form.steps[-1])
     return split(raster, form.mode)
 
 
 def picture_of(planes: Sequence[NDArray[np.uint8]], form: Form) -> Raster:
     """The picture (h, w, samples) of its `planes_of`."""
     steps = form.steps
-    if form.halved:
-        raster: Raster = yuv.join(planes, steps[-1].values[0][0])
+    if form.luma:
+        raster: Raster = yuv.join(planes, steps[-1])
         steps = steps[:-1]
     else:
         raster = join(planes, form.mode)

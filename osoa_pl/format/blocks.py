@@ -17,7 +17,7 @@ BLOCK_BYTES = 16 << 20
 MAX_BLOCK_BYTES = 1 << 30
 _MEMORY_LIMIT = 256 << 20
 _STEP = 1 << 20
-_PROBE_BYTES = 4 << 20
+_PROBE_BYTES = 1 << 20
 
 Settings = tuple[int, int, int]
 """Of LZMA: lc, lp, pb. Bits of the byte before and of the place that the next byte's context has,

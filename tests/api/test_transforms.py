@@ -21,6 +21,7 @@ from osoa_pl.cli.main import main
 from osoa_pl.data import yuv
 from osoa_pl.errors import ArchiveError, DamagedArchiveError
 from osoa_pl.online.plan import BatchSettings
+from osoa_pl.types import Step
 
 SETTINGS = BatchSettings(batch_pixels=512, first_pixels=128, segment_batches=2, streams=2)
 
@@ -30,7 +31,7 @@ def frame(height: int, width: int, seed: int) -> np.ndarray:
     half = (height + 1) // 2, (width + 1) // 2
     luma = picture(height, width, 1, seed)
     chroma = [picture(*half, 1, seed + i) // 4 + 96 for i in (1, 2)]
-    return yuv.join([luma, *chroma], 0)
+    return yuv.join([luma, *chroma], Step("yuv420", (b"\0",)))
 
 
 def sprite(seed: int, *, soft: bool = False) -> np.ndarray:
@@ -56,11 +57,18 @@ def opaque(height: int, width: int, alpha: int = 255) -> np.ndarray:
     return np.concatenate((picture(height, width, 3, 8), np.full((height, width, 1), alpha)), 2)
 
 
+def jpeg(height: int, width: int, seed: int) -> np.ndarray:
+    """What a decoder of JPEG makes."""
+    planes = [picture(height, width, 1, seed), picture(height, width, 2, seed) // 4 + 96]
+    return yuv.join([planes[0], planes[1][:, :, :1], planes[1][:, :, 1:]], Step("jfif"))
+
+
 PICTURES = {
     "grey": [grey(20, 31, 3, 1), grey(22, 17, 4, 2)],
     "alpha": [opaque(20, 31).astype(np.uint8), opaque(9, 21, 0).astype(np.uint8)],
     "key": [sprite(1), sprite(2), sprite(3, soft=True)],
     "yuv420": [frame(30, 41, 1), frame(33, 28, 5)],
+    "jfif": [jpeg(31, 26, 2)],
     "": [picture(25, 30, 3, 7), picture(12, 30, 1, 7), picture(16, 14, 4, 9)],
 }
 ALL = [each for group in PICTURES.values() for each in group]
@@ -91,7 +99,7 @@ def test_each_in_any_order(archive: Path) -> None:
         assert opened.verify() == len(ALL)
     arrays_equal(second_reader.read(str(archive)).pictures, ALL)
     found = {name.partition(":")[0] for each in transforms for name in each.split(" ")}
-    assert found >= {"grey", "alpha", "yuv420", ""}
+    assert found >= {"grey", "alpha", "yuv420", "jfif", ""}
     assert transforms[0] == "grey" and "grey" in transforms[1] and transforms[-3:] == [""] * 3
     with zipfile.ZipFile(archive) as members:
         assert b'"format":3' in members.read("manifest.json")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
+import fakes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from osoa_pl.data import transforms, yuv
 from osoa_pl.data.planes import deinterleave, interleave, picture_of, planes_of, split
@@ -88,28 +92,54 @@ def test_any_keyed_picture_has_an_original(seed: int, colours: int) -> None:
     assert found.shape == coded.shape and found.dtype == np.uint8
 
 
-@pytest.mark.parametrize("matrix", range(4))
-@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (5, 7), (6, 3), (300, 4)])
-def test_frames_of_video(matrix: int, sides: tuple[int, int]) -> None:
-    """Of random luma and chroma, so most colours are clamped; and of what is seldom clamped."""
-    height, width = sides
+LUMA = [*(Step("yuv420", (bytes([matrix]),)) for matrix in range(4)), Step("jfif")]
+
+
+def luma_and_chroma(
+    step: Step, height: int, width: int, light: tuple[int, int], chroma: tuple[int, int]
+) -> list[np.ndarray]:
     half = (height + 1) // 2, (width + 1) // 2
-    for low, high, chroma in ((0, 256, (0, 256)), (60, 190, (110, 150))):
-        luma = GENERATOR.integers(low, high, (height, width, 1), dtype=np.uint8)
-        u, v = (GENERATOR.integers(*chroma, (*half, 1), dtype=np.uint8) for _ in "uv")
-        picture = yuv.join([luma, u, v], matrix)
-        form = form_of("rgb8", f"yuv420:{matrix:02x}")
-        planes = planes_of(picture, form)
-        assert form.shapes(height, width) == tuple(plane.shape for plane in planes)
-        np.testing.assert_array_equal(picture_of(planes, form), picture, strict=True)
-        if low:
-            for ours, theirs in zip(planes, (luma, u, v), strict=True):
-                np.testing.assert_array_equal(ours, theirs, strict=True)
-    other = picture.copy()
-    other[0, 0, 0] ^= 1
+    sides = (height, width) if step.name == "jfif" else half
+    luma = GENERATOR.integers(*light, (height, width, 1), dtype=np.uint8)
+    return [luma, *(GENERATOR.integers(*chroma, (*sides, 1), dtype=np.uint8) for _ in "uv")]
+
+
+@pytest.mark.parametrize("step", LUMA, ids=str)
+@pytest.mark.parametrize("sides", [(1, 1), (2, 2), (5, 7), (6, 3), (300, 4)])
+def test_luma_and_chroma(step: Step, sides: tuple[int, int]) -> None:
+    """What is never clamped comes back as it was; what often is, as something equal."""
+    form = form_of("rgb8", str(step))
+    planes = luma_and_chroma(step, *sides, (60, 190), (110, 150))
+    picture = yuv.join(planes, step)
+    found = planes_of(picture, form)
+    assert form.shapes(*sides) == tuple(plane.shape for plane in found)
+    for ours, theirs in zip(found, planes, strict=True):
+        np.testing.assert_array_equal(ours, theirs, strict=True)
+    np.testing.assert_array_equal(picture_of(found, form), picture, strict=True)
     if min(sides) > 1:
-        with pytest.raises(ValueError, match="not a frame of video"):
+        other = GENERATOR.integers(1, 255, picture.shape, dtype=np.uint8)
+        with pytest.raises(ValueError, match="not a picture"):
             planes_of(other, form)
+    if max(sides) < 10:
+        picture = yuv.join(luma_and_chroma(step, *sides, (0, 256), (90, 165)), step)
+        found = planes_of(picture, form)
+        np.testing.assert_array_equal(picture_of(found, form), picture, strict=True)
+
+
+@pytest.mark.parametrize("step", LUMA, ids=str)
+def test_what_takes_too_long_is_no_such_picture(step: Step) -> None:
+    picture = yuv.join(luma_and_chroma(step, 200, 300, (0, 256), (0, 256)), step)
+    with pytest.raises(ValueError, match="not a picture"):
+        planes_of(picture, form_of("rgb8", str(step)))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_what_was_a_jpeg(subsampling: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(fakes.picture(61, 45, 3)).save(file, "JPEG", subsampling=subsampling)
+    picture, form = np.asarray(Image.open(file)), form_of("rgb8", "jfif")
+    planes = planes_of(picture, form)
+    np.testing.assert_array_equal(picture_of(planes, form), picture, strict=True)
 
 
 SWSCALE = [
@@ -136,7 +166,8 @@ def test_what_swscale_makes() -> None:
     """Pixels that ffmpeg made (libswscale 9.5, yuv420p and yuvj420p to rgb24, x86)."""
     luma = np.array([[16, 235, 81, 145], [41, 210, 170, 106]], np.uint8)
     u, v = np.array([[90, 54]], np.uint8), np.array([[240, 34]], np.uint8)
-    found = [yuv.join([p[:, :, None] for p in (luma, u, v)], m).tolist() for m in range(4)]
+    planes = [plane[:, :, None] for plane in (luma, u, v)]
+    found = [yuv.join(planes, step).tolist() for step in LUMA[:4]]
     assert found == SWSCALE
 
 

@@ -71,7 +71,10 @@ def test_what_only_the_third_format_has() -> None:
         ("rgba8", "alpha:ffff"), ("rgba16", "alpha:ff"), ("rgba8", "yuv420:00"),
         ("rgb8", "yuv420"), ("rgb8", "yuv420:04"), ("rgb8", "yuv420:0000"), ("grey8", "yuv420:00"),
         ("rgb16", "yuv420:00"), ("rgb8", "grey yuv420:00"), ("rgba8", "alpha:ff key:00:00"),
-        ("rgb8", "yuv420:00 yuv420:00"), ("rgb8", "grey\nalpha:ff"), ("rgb8", "GREY"),
+        ("rgb8", "yuv420:00 yuv420:00"),
+        ("rgb8", "yuv420:00 jfif"), ("rgb8", "jfif yuv420:00"), ("rgb8", "jfif:00"),
+        ("rgb16", "jfif"),        ("grey8", "jfif"), ("rgba8", "jfif"), ("rgb8", "grey jfif"),
+        ("rgb8", "grey\nalpha:ff"), ("rgb8", "GREY"),
     ],
 )  # fmt: skip
 def test_transforms_that_are_none(mode: str, transform: str) -> None:
