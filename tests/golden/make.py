@@ -24,6 +24,7 @@ import osoa_pl
 from osoa_pl.data import yuv
 from osoa_pl.models.zoo import pack
 from osoa_pl.online.plan import BatchSettings
+from osoa_pl.types import Step
 
 SETTINGS = BatchSettings(batch_pixels=512, first_pixels=128, segment_batches=2, streams=2)
 TIME = 1_700_000_000_123_456_789
@@ -80,7 +81,10 @@ def transformed(folder: Path) -> None:
     np.save(folder / "sprites.npy", np.concatenate([sprite[None, ..., 2:], rgba[None, ..., 2:]]))
     for matrix in range(4):
         planes = [grey, picture(11, 15, 1, 3), picture(11, 15, 1, 4 + matrix)]
-        Image.fromarray(yuv.join(planes, matrix)).save(folder / f"video{matrix}.bmp")
+        step = Step("yuv420", (bytes([matrix]),))
+        Image.fromarray(yuv.join(planes, step)).save(folder / f"video{matrix}.bmp")
+    chroma = [picture(21, 30, 1, seed) // 4 + 96 for seed in (3, 4)]
+    Image.fromarray(yuv.join([grey, *chroma], Step("jfif"))).save(folder / "jpeg.bmp")
     tiles = np.random.default_rng(4).integers(0, 256, (6, 4, 4, 4), dtype=np.uint8)
     order = np.random.default_rng(5).integers(0, 6, (40, 3, 3))
     np.save(folder / "tiles.npy", tiles[order].swapaxes(2, 3).reshape(40, 12, 12, 4))
