@@ -20,6 +20,8 @@ from osoa_pl.types import MATRICES, Step, form_of
 
 _NEAR = 12
 """Keys are looked for so near to the colour that they stand for, in each sample."""
+_CHUNK = 1 << 20
+"""Pixels at once, where each takes many bytes."""
 _LUMA = (*(Step("yuv420", (bytes([matrix]),)) for matrix in range(MATRICES)), Step("jfif"))
 _DIAGONAL = 0x010101
 """Greys stand among the colours as those of three equal samples."""
@@ -55,7 +57,8 @@ class _Keys:
 
     def add(self, colours: Raster) -> None:
         """Colours (n, 1 or 3) of pixels with some alpha."""
-        self._used[_numbers(colours)] = True
+        for start in range(0, len(colours), _CHUNK):
+            self._used[_numbers(colours[start : start + _CHUNK])] = True
 
     def settle(self, hidden: Iterator[tuple[int, ...] | None]) -> None:
         """After all pixels: the colours of those with alpha 0, of each piece."""
@@ -120,8 +123,9 @@ class _Facts:
             return
         clear = alpha == 0
         self._hard = self._hard and bool((clear | (alpha == 255)).all())
-        keys.add(colours[~clear])
-        self._greys[colours[~clear][:, 0]] = True
+        seen = colours[~clear]
+        keys.add(seen)
+        self._greys[seen[:, 0]] = True
         hidden = colours[clear]
         if len(hidden) and self.hidden != ():
             one = self.hidden or tuple(hidden[0].tolist())

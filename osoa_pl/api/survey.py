@@ -58,11 +58,8 @@ def alternatives(
 
 
 def _paying(new: Choice, old: Choice) -> str:
-    """The transform of `new`, if it promises to be the smaller."""
-    size, before = sum(new.plain), sum(old.plain)
-    if "key" in new.transform:  # what it takes from alpha it adds to the colours
-        return new.transform if 32 * size <= 31 * before else ""
-    return new.transform if size <= before else ""
+    """The transform of `new`, if it promises to be no larger."""
+    return new.transform if sum(new.plain) <= sum(old.plain) else ""
 
 
 def survey(
