@@ -459,6 +459,83 @@ def join(planes, depth):
     return np.concatenate([high.astype(np.uint16) * 256 + low for high, low in pairs], 2)
 
 
+MATRICES = [
+    (16, 9539, 13075, 16525, -3209, -6660),
+    (0, 8192, 11485, 14516, -2819, -5850),
+    (16, 9539, 14686, 17305, -1747, -4366),
+    (0, 8192, 12901, 15201, -1534, -3835),
+]
+
+
+def after(mode, step):
+    """The mode that a step leaves, its values checked."""
+    name, *values = step
+    kind, depth = mode.rstrip("0123456789"), MODES[mode][1]
+    sizes = [len(value) for value in values]
+    if name == "grey":
+        assert kind in ("rgb", "rgba") and not values
+        return kind.replace("rgba", "greyalpha").replace("rgb", "grey") + str(depth)
+    if name == "key":
+        assert kind in ("greyalpha", "rgba") and depth == 8
+        assert sizes == [sum(MODES[mode][0]) - 1] * 2
+        return mode
+    if name == "alpha":
+        assert kind in ("greyalpha", "rgba") and sizes == [depth // 8]
+        return kind.removesuffix("alpha").removesuffix("a") + str(depth)
+    assert mode == "rgb8"
+    if name == "jfif":
+        assert not values
+        return "jfif"
+    assert name == "yuv420" and sizes == [1] and values[0][0] < 4
+    return "yuv"
+
+
+def undo(picture, step):
+    name, *values = step
+    if name == "grey":
+        return np.concatenate([picture[..., :1]] * 2 + [picture], 2)
+    if name == "alpha":
+        alpha = np.full_like(picture[..., :1], int.from_bytes(values[0], "big"))
+        return np.concatenate([picture, alpha], 2)
+    out = picture.copy()
+    for pixel in out.reshape(-1, out.shape[2]):
+        if bytes(pixel[:-1]) == values[0]:
+            pixel[:-1] = list(values[1])
+        else:
+            pixel[-1] = (int(pixel[-1]) + 255) % 256
+    return out
+
+
+def video(planes, matrix):
+    Y, U, V = (plane[..., 0].astype(np.int64) for plane in planes)
+    black, cy, crv, cbu, cgu, cgv = MATRICES[matrix]
+    rows, columns = np.indices(Y.shape) // 2
+    u, v = (8 * (P[rows, columns] - 128) for P in (U, V))
+    l = ((Y - black) * 8 * cy) >> 16
+    found = l + (crv * v >> 16), l + (cgu * u >> 16) + (cgv * v >> 16), l + (cbu * u >> 16)
+    return np.stack(found, 2).clip(0, 255).astype(np.uint8)
+
+
+def jpeg(planes):
+    Y, U, V = (plane[..., 0].astype(np.int64) for plane in planes)
+    u, v = U - 128, V - 128
+    shifts = 91881 * v, -22554 * u - 46802 * v, 116130 * u
+    return np.stack([Y + ((s + 32768) >> 16) for s in shifts], 2).clip(0, 255).astype(np.uint8)
+
+
+def undone(planes, it):
+    *steps, last = [[], *it.steps]
+    if last and last[0] == "yuv420":
+        picture = video(planes, last[1][0])
+    elif last == ["jfif"]:
+        picture = jpeg(planes)
+    else:
+        steps, picture = [[], *it.steps], join(planes, it.depth)
+    for step in steps[:0:-1]:
+        picture = undo(picture, step)
+    return picture
+
+
 class Entry:
     def __init__(s, fields, last):
         s.kind, s.name = fields.pop("kind"), fields.pop("name")
@@ -468,16 +545,37 @@ class Entry:
         s.shape, s.size, s.codec = get("shape", []), get("size", 0), get("codec", "raw")
         s.coded, s.reference, s.same = get("coded", ""), get("reference", -1), get("same", -1)
         s.before, s.after, s.given = (b64decode(get(k, "")) for k in ("before", "after", "given"))
+        s.transform = get("transform", "")
         s.mtime = fields.pop("mtime") + last if "mtime" in fields else 0
         assert not fields and s.kind in ("image", "array", "file", "folder")
-        s.planes, s.depth, s.count = [], 0, 0
+        s.planes, s.depth, s.count, s.bytes, s.steps = [], 0, 0, 0, []
         if s.kind in ("image", "array"):
-            s.planes, s.depth = MODES[s.mode]
-            s.coded = s.coded or "m" * len(s.planes)
-            each = s.h * s.w * sum(s.planes)
+            channels, s.depth = MODES[s.mode]
+            each = s.h * s.w * sum(channels)
             s.count = 1 if s.kind == "image" else int(np.prod(s.shape)) // each
+            s.bytes = s.count * each
+            s.transformed()
+            s.coded = s.coded or "m" * len(s.planes)
             assert len(s.coded) == len(s.planes) and ("d" in s.coded) == (s.reference != -1)
-        s.bytes = s.count * s.h * s.w * sum(s.planes)
+        else:
+            assert not s.transform
+
+    def transformed(s):
+        """Steps, and sides and channels of the planes."""
+        mode, known = s.mode, ["grey", "key", "alpha", "yuv420", "jfif"]
+        for text in s.transform.split(" ") if s.transform else []:
+            name, *values = text.split(":")
+            known = known[known.index(name) + 1 :]
+            s.steps.append([name, *map(bytes.fromhex, values)])
+            assert mode != "yuv"
+            mode = after(mode, s.steps[-1])
+        if mode == "yuv":
+            half = (s.h + 1) // 2, (s.w + 1) // 2, 1
+            s.planes = [(s.h, s.w, 1), half, half]
+        elif mode == "jfif":
+            s.planes = [(s.h, s.w, 1)] * 3
+        else:
+            s.planes = [(s.h, s.w, C) for C in MODES[mode][0]]
 
     @property
     def restored(s):
@@ -510,11 +608,14 @@ def table(z, version):
         if it.same != -1:
             other = items[it.same]
             assert 0 <= it.same < n and other.same == -1 and other.alike() == it.alike()
+            assert not it.transform
+        assert version > 2 or (not it.transform and "i" not in it.coded)
         if it.reference != -1:
             assert 0 <= it.reference < len(pictures)
             other, start = pictures[it.reference]
             assert other.kind == it.kind == "image" and other.same == -1
             assert (other.mode, other.h, other.w) == (it.mode, it.h, it.w)
+            assert other.transform == it.transform
             assert total - start <= 1 << 26
         pictures += [(it, total)] * it.count
         total += it.bytes
@@ -608,7 +709,7 @@ def read(path, checkpoint=None):
 
 def restore(z, checkpoint):
     man = json.loads(z.read("manifest.json"))
-    assert man["format"] in (1, 2) and man["arithmetic"] == 1
+    assert man["format"] in (1, 2, 3) and man["arithmetic"] == 1
     items, pictures = table(z, man["format"])
     if man["format"] == 1:
         man |= {"parts": [{"pictures": len(pictures), "planes": []}], "packed": []}
@@ -636,26 +737,36 @@ def restore(z, checkpoint):
         for number in (n for n in numbers if pictures[n].reference != -1):
             assert pictures[number].reference >= numbers.start
         here = [pictures[n] for n in numbers if pictures[n].same == -1]
-        wanted = [(it, c, how) for it in here for c, how in zip(it.planes, it.coded)]
+        wanted = [(shape, how) for it in here for shape, how in zip(it.planes, it.coded)]
         coded = {}
         for C in (3, 1):
-            shapes = [(it.h, it.w) for it, c, how in wanted if c == C and how == "m"]
+            shapes = [(h, w) for (h, w, c), how in wanted if c == C and how == "m"]
             shard = parted.pop((p, C), None)
             assert (shard is None) == (not shapes)
             coded[C] = iter(decode_shard(z, man, data, shard, shapes) if shard else [])
-        sizes = [it.h * it.w * c for it, c, how in wanted if how in "pd"]
+        sizes = []
+        for it in here:
+            each = [h * w * c for (h, w, c), how in zip(it.planes, it.coded) if how != "m"]
+            sizes += [sum(each)] if "i" in it.coded else each
         plain = iter(plain_blocks(z, f"planes/{p:04d}/{{:04d}}".format, part["planes"], sizes))
         for number in numbers:
             it = pictures[number]
             if it.same != -1:
                 continue
             planes[number] = found = []
-            for c, how in zip(it.planes, it.coded):
+            if "i" in it.coded:
+                assert it.coded == "i" * len(it.planes) and len(it.planes) > 1
+                assert all(plane[:2] == (it.h, it.w) for plane in it.planes)
+                channels = [c for _, _, c in it.planes]
+                beside = np.frombuffer(next(plain), np.uint8).reshape(it.h, it.w, sum(channels))
+                found += np.split(beside, np.cumsum(channels)[:-1], 2)
+                continue
+            for (h, w, c), how in zip(it.planes, it.coded):
                 if how == "m":
                     found.append(next(coded[c]))
                     continue
                 assert how in "pd"
-                plane = np.frombuffer(next(plain), np.uint8).reshape(it.h, it.w, c)
+                plane = np.frombuffer(next(plain), np.uint8).reshape(h, w, c)
                 base = planes[it.reference][len(found)] if how == "d" else np.uint8(0)
                 found.append(plane + base)
     assert not parted
@@ -663,7 +774,8 @@ def restore(z, checkpoint):
     joined = []
     for start, it in zip(starts, items):
         source = starts[it.same] if it.same != -1 else start
-        joined += [join(planes[source + n], it.depth) for n in range(it.count)]
+        origin = items[it.same] if it.same != -1 else it
+        joined += [undone(planes[source + n], origin) for n in range(it.count)]
     return Restored(items, joined, stored(z, items, man["packed"]))
 
 

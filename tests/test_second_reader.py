@@ -225,6 +225,16 @@ def test_version_1(name):
     assert digests.items() <= expected.items() and len(digests) == 5
 
 
+def test_version_3():
+    golden = Path(__file__).parent / "golden" / "v3-transforms.osoa"
+    found, manifest = opened(golden, None)
+    steps = [step.partition(":")[0] for e in found.items for step in e.transform.split(" ")]
+    assert (
+        set(steps) == {"grey", "alpha", "key", "yuv420", "jfif", ""} and steps.count("yuv420") == 4
+    )
+    assert manifest["format"] == 3 and any("i" in entry.coded for entry in found.items)
+
+
 def latent_archive(model, images, folder, adaptation, streams):
     """(archive, checkpoint) of images [n, h, w(, 3)] coded by a VAE: batches of 2, then 3."""
     checkpoint, archive = folder / "vae.safetensors", folder / "a.osoa"

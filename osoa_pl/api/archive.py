@@ -29,16 +29,15 @@ from osoa_pl.api.runs import Cursor, Spool
 from osoa_pl.api.stored import StoredFiles
 from osoa_pl.api.workers import DecodePart, run, threads_each
 from osoa_pl.data import files
-from osoa_pl.data import planes as planes_of
-from osoa_pl.data.collection import Planes
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Raster
+from osoa_pl.data.planes import Planes, picture_of
 from osoa_pl.data.writer import Deliver, ImageWriter, select
 from osoa_pl.errors import CheckpointError, DamagedArchiveError
 from osoa_pl.format import items as item_table
 from osoa_pl.format.container import ArchiveReader
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models.checkpoint import Checkpoint
-from osoa_pl.types import MODES, STREAM, Item
+from osoa_pl.types import STREAM, Item, form_of
 
 
 class Archive:
@@ -118,7 +117,7 @@ class Archive:
             number += self._starts[self.items[item].same] - self._starts[item]
             item = self.items[item].same
         planes = self._decode_picture(number, self._chain_start(item, number))
-        return planes_of.join(planes, MODES[self.items[item].mode])
+        return _picture(planes, self.items[item])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         with Spool({item.same for item in self.items}) as spool:
@@ -135,7 +134,7 @@ class Archive:
                     place, planes = next(runs, ((-1, -1), None))
                     if planes is None or place != (index, number):
                         raise DamagedArchiveError(f"{self._reader.label}: {item.name!r} is missing")
-                    picture = planes_of.join(planes, MODES[item.mode])
+                    picture = _picture(planes, item)
                     spool.put(index, number, picture)
                     yield picture
 
@@ -237,7 +236,7 @@ class Archive:
                     for target in targets:
                         writer.lose(target)
                     continue
-                picture = planes_of.join(planes, MODES[self.items[index].mode])
+                picture = _picture(planes, self.items[index])
                 for target in targets:
                     self._put(writer, target, number, picture)
             lost = writer.finish(give_up=self._keep_going)
@@ -409,7 +408,7 @@ class Archive:
         """A missing checkpoint is found before anything is written."""
         indices: Iterable[int] = range(len(self.items)) if wanted is None else wanted
         coded = (self.items[i] for i in indices if self.items[i].same == -1)
-        if any(letter == "m" for item in coded for _, letter in item.planes):
+        if any(plane.letter == "m" for item in coded for plane in item.planes):
             try:
                 self.checkpoint()
             except DamagedArchiveError as error:
@@ -442,6 +441,11 @@ class Archive:
         self._done += samples
         if self.watch is not None:
             self.watch(self._done, max(self._expected, self._done))
+
+
+def _picture(planes: Planes, item: Item) -> Raster:
+    """A picture of the item."""
+    return picture_of(planes, form_of(item.mode, item.transform))
 
 
 def open_archive(

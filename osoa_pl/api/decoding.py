@@ -12,7 +12,7 @@ import numpy as np
 from osoa_pl.api.manifest import PartInfo, ShardInfo
 from osoa_pl.api.members import block_member, segment_member
 from osoa_pl.api.problems import Problems
-from osoa_pl.data.collection import Planes
+from osoa_pl.data.planes import Planes, deinterleave
 from osoa_pl.errors import DamagedArchiveError
 from osoa_pl.format import segment as segment_format
 from osoa_pl.format.blocks import BlockReader
@@ -64,13 +64,12 @@ def check_part(part: PartInfo, spans: Iterator[Span], first: int, where: str) ->
         item = span.item
         if item.reference != -1 and item.reference < first:
             raise DamagedArchiveError(f"{where}: {item.name!r} refers to another part")
-        for channels, letter in item.planes:
-            size = span.count * item.height * item.width
+        for height, width, channels, letter in item.planes:
             if letter == "m":
                 planes[channels][0] += span.count
-                planes[channels][1] += size
+                planes[channels][1] += span.count * height * width
             else:
-                plain += size * channels
+                plain += span.count * height * width * channels
     found = {c: [s.images, s.pixels] for c, s in part.shards.items()}
     if found != {c: counts for c, counts in planes.items() if counts[0]}:
         raise DamagedArchiveError(
@@ -123,28 +122,18 @@ class PartDecoder:
         last_use = self._last_uses()
         held: dict[int, Planes | None] = {}
         for span in self._spans():
-            item, shape = span.item, (span.item.height, span.item.width)
+            item = span.item
             for offset in range(span.count):
                 number = span.number + offset
                 if stop is not None and number >= stop:
                     return
                 taken = number >= start and (wanted is None or span.index in wanted)
-                if taken and all(x == "m" and c in runs and runs[c].gone for c, x in item.planes):
+                if taken and all(p.letter == "m" and _gone(runs, p.channels) for p in item.planes):
                     yield (span.index, span.begin + offset), None
                     break  # nor can the others be decoded: an item may claim any number of them
                 planes: Planes = []
                 lost = False
-                for channels, letter in item.planes:
-                    if letter == "m":
-                        run = runs.get(channels)
-                        if run is None:
-                            raise DamagedArchiveError(f"{where}: has no shard for {item.name!r}")
-                        plane = run.take(shape, skip=not taken)
-                    else:
-                        size = (*shape, channels)
-                        plane = self._plain(blocks, size, skip=not taken)
-                        if letter == "d" and plane is not None and taken:
-                            plane = _added(plane, held.get(item.reference), len(planes))
+                for plane in self._planes(item, runs, blocks, taken, held):
                     lost = lost or plane is None
                     if plane is not None:
                         planes.append(plane)
@@ -157,6 +146,35 @@ class PartDecoder:
                 yield (span.index, span.begin + offset), None if lost else planes
         for run in runs.values():
             run.end()
+
+    def _planes(
+        self,
+        item: Item,
+        runs: dict[int, _PlaneRun],
+        blocks: BlockReader,
+        taken: bool,
+        held: dict[int, Planes | None],
+    ) -> Iterator[np.ndarray | None]:
+        """The planes of the next picture; None for those that are lost or not `taken`."""
+        found = item.planes
+        if "i" in item.coded:
+            channels = [plane.channels for plane in found]
+            sides = self._plain(blocks, (*found[0][:2], sum(channels)), skip=not taken)
+            yield from [None] if sides is None else deinterleave(sides, channels)
+            return
+        for index, wanted in enumerate(found):
+            shape = wanted[:3]
+            if wanted.letter != "m":
+                plane = self._plain(blocks, shape, skip=not taken)
+                if wanted.letter == "d" and plane is not None and taken:
+                    plane = _added(plane, held.get(item.reference), index)
+                yield plane
+                continue
+            run = runs.get(wanted.channels)
+            if run is None:
+                where = f"{self.decoding.reader.label}: part {self._number}"
+                raise DamagedArchiveError(f"{where}: has no shard for {item.name!r}")
+            yield run.take(shape[:2], skip=not taken)
 
     def _last_uses(self) -> dict[int, int]:
         found: dict[int, int] = {}
@@ -185,10 +203,14 @@ class PartDecoder:
         """(height, width) of the planes that the shard of so many channels holds, in order."""
         # Lazy: a few bytes of a table may claim more images than fit into memory.
         for span in self._spans():
-            planes = span.item.planes.count((channels, "m"))
-            if planes:
-                shape = (span.item.height, span.item.width)
-                yield from itertools.repeat(shape, span.count * planes)
+            found = [p[:2] for p in span.item.planes if (p.channels, p.letter) == (channels, "m")]
+            for shapes in itertools.repeat(found, span.count if found else 0):
+                yield from shapes
+
+
+def _gone(runs: dict[int, _PlaneRun], channels: int) -> bool:
+    """Whether no plane of so many channels can be decoded any more."""
+    return channels in runs and runs[channels].gone
 
 
 def _added(plane: np.ndarray, base: Planes | None, index: int) -> np.ndarray | None:

@@ -32,10 +32,9 @@ from osoa_pl.api.part import (
     CodingOptions,
     PartCoder,
     PartResult,
-    check_unchanged,
     code_part,
 )
-from osoa_pl.api.survey import Piece
+from osoa_pl.api.pieces import Piece, check_unchanged
 from osoa_pl.data import files
 from osoa_pl.data.collection import Collection, Entry, collect
 from osoa_pl.data.listing import list_inputs
@@ -288,8 +287,9 @@ class CompressionJob:
             self._verify(path, watch)
 
         total = self._writer.commit(
-            manifest, order=[*order, *coded], check=check if self._options.verify else None
-        )
+            manifest, order=[*order, *coded], check=check if self._options.verify else None,
+            version=item_table.needed_version(items),
+        )  # fmt: skip
         return CompressResult(
             archive_bytes=total,
             original_bytes=self.collection.original_bytes,
@@ -333,13 +333,14 @@ class CompressionJob:
         starts = list(accumulate((entry.item.count for entry in entries), initial=0))
         kept: list[tuple[str, str]] = []
         for part, result in zip(self.parts, results, strict=True):
-            for piece, (letters, reference, keep) in zip(part, result.choices, strict=True):
+            for piece, choice in zip(part, result.choices, strict=True):
+                letters, reference, transform, keep = choice
                 entry = entries[piece.index]
                 if keep:
                     entries[piece.index] = entry.stored()
                     kept.append((entry.item.name, KEPT_REASON))
                 else:
-                    entries[piece.index] = entry.coded(letters, reference)
+                    entries[piece.index] = entry.coded(letters, reference, transform)
         for index, entry in enumerate(entries):
             if entry.item.same != -1:
                 copy = _copy_of(entries[entry.item.same].item, entry)
@@ -350,7 +351,8 @@ class CompressionJob:
         for index, entry in enumerate(entries):
             if entry.item.reference != -1:  # pictures before it may have become files
                 target = bisect_right(starts, entry.item.reference) - 1
-                entries[index] = entry.coded(entry.item.coded, left[target])
+                item = replace(entry.item, reference=left[target])
+                entries[index] = replace(entry, item=item)
         ends = [_moved(end, starts, left) for end in accumulate(self._spans, initial=0)]
         return kept, [end - begin for begin, end in pairwise(ends)]
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -20,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osoa_pl.api.members import block_member, segment_member
-from osoa_pl.api.survey import Choice, Piece, settle, survey
-from osoa_pl.data.collection import Entry, Planes
-from osoa_pl.data.files import describe
+from osoa_pl.api.pieces import Choice, Piece, check_unchanged
+from osoa_pl.api.survey import alternatives, settle
+from osoa_pl.data.planes import Planes, interleave
 from osoa_pl.errors import InputError
-from osoa_pl.format.blocks import BlockWriter
+from osoa_pl.format.blocks import PLANE_SETTINGS, BlockWriter
+from osoa_pl.format.container import FORMAT_VERSION
 from osoa_pl.format.partial import PartialFolder
 from osoa_pl.models import zoo
 from osoa_pl.models.base import LatentModel, Model
@@ -37,13 +37,15 @@ from osoa_pl.online.policy import Policy, from_manifest
 from osoa_pl.online.prices import UNIT
 from osoa_pl.online.session import Session
 from osoa_pl.online.trajectory import Move, Trajectory
-from osoa_pl.types import ARITHMETIC_VERSION, MODES
+from osoa_pl.types import ARITHMETIC_VERSION
 
 Adaptation = Literal["auto", "online", "none"]
 
 _LEAST_GAIN = 64
 """Bytes that another round has to promise, beside its share of the part."""
 _PROBE_BYTES = 8 << 20
+_ROUNDS = 4
+"""Rounds that begin with one set of choices, at most."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class CodingOptions:
     def identity(self) -> dict[str, Any]:
         """What decides the bytes."""
         return {
+            "format": FORMAT_VERSION,
             "arithmetic": ARITHMETIC_VERSION,
             "checkpoint": self.checkpoint.sha256,
             "seed": self.seed,
@@ -79,8 +82,8 @@ class PartResult:
     """What a part came to; plain enough for JSON."""
 
     number: int
-    choices: list[tuple[str, int, bool]]
-    """(letters, reference, kept) of each piece."""
+    choices: list[tuple[str, int, str, bool]]
+    """(letters, reference, transform, kept) of each piece."""
     shards: list[dict[str, Any]] = field(default_factory=list)
     """Manifest entries."""
     blocks: list[tuple[int, int]] = field(default_factory=list)
@@ -137,29 +140,41 @@ class PartCoder:
         """Trajectories to be run, each as far as its move says before the next is asked for."""
         direct = self._direct()
         if self.options.model_only:
-            letters = ["m" * len(MODES[p.entry.item.mode].planes) for p in self.pieces]
+            letters = ["m" * len(p.mode.planes) for p in self.pieces]
             self._final = yield from self._round(0, [Choice(each) for each in letters], {})
             return
-        choices = survey(self.pieces, self._kinds, not direct)
-        best = yield from self._round(0, choices, {})
+        ways = alternatives(self.pieces, self._kinds, not direct)
+        best = yield from self._settled(0, ways[0], {}, direct)
+        if self.options.adaptation == "auto":
+            for choices in ways[1:]:
+                policies = _policies(best)
+                other = yield from self._settled(_ROUNDS, choices, policies, direct)
+                best = min(best, other, key=_total)
+        self._final = best
+
+    def _settled(
+        self, version: int, choices: list[Choice], policies: dict[int, dict[str, Any]], direct: bool
+    ) -> Generator[Move, None, _Round]:
+        """The best round that begins with these choices; versions up to `_ROUNDS` further on."""
+        best = yield from self._round(version, choices, policies)
         if direct:
             settled, saved = settle(self.pieces, choices, self._bytes_of(best))
             if saved > max(_LEAST_GAIN, best.total // 2000):
-                policies = {c: t.record.policy for c, t in best.shards.items()}
-                other = yield from self._round(1, settled, policies)
+                other = yield from self._round(version + 1, settled, _policies(best))
                 best = min(best, other, key=_total)
         if self.options.adaptation == "auto":
-            for version, channels in enumerate((3, 1), 2):
+            for number, channels in enumerate((3, 1), version + 2):
                 if channels in best.shards and self._may_be_plain(best, channels):
-                    best = min(best, self._plain_round(version, best, channels), key=_total)
-        self._final = best
+                    best = min(best, self._plain_round(number, best, channels), key=_total)
+        return best
 
     def result(self) -> PartResult:
         """After the last move."""
         final = self._final
         assert final is not None
         made = PartResult(
-            self.number, [(c.letters, c.reference, c.kept) for c in final.choices],
+            self.number,
+            [(c.letters, c.reference, c.transform, c.kept) for c in final.choices],
             blocks=final.blocks,
         )  # fmt: skip
         for channels, trajectory in sorted(final.shards.items(), reverse=True):
@@ -248,8 +263,7 @@ class PartCoder:
             else:
                 runs = auto.fixed(begin, self._policy())
             shards[channels] = yield from runs
-        blocks, names = self._pack_blocks(version, choices)
-        return self._made_round(choices, shards, blocks, names)
+        return self._made_round(version, choices, shards)
 
     def _plain_round(self, version: int, best: _Round, channels: int) -> _Round:
         choices = [
@@ -257,13 +271,17 @@ class PartCoder:
             for p, c in zip(self.pieces, best.choices, strict=True)
         ]
         shards = {c: t for c, t in best.shards.items() if c != channels}
-        blocks, names = self._pack_blocks(version, choices)
-        return self._made_round(choices, shards, blocks, names)
+        return self._made_round(version, choices, shards)
 
     def _made_round(
-        self, choices: list[Choice], shards: dict[int, Trajectory],
-        blocks: list[tuple[int, int]], names: list[str],
-    ) -> _Round:  # fmt: skip
+        self, version: int, choices: list[Choice], shards: dict[int, Trajectory]
+    ) -> _Round:
+        blocks, names = self._pack_blocks(f"{version}", choices)
+        mixed = [_interleaved(p, c) for p, c in zip(self.pieces, choices, strict=True)]
+        if mixed != choices:
+            other, other_names = self._pack_blocks(f"{version}-mixed", mixed)
+            if sum(coded for _, coded in other) < sum(coded for _, coded in blocks):
+                choices, blocks, names = mixed, other, other_names
         total = sum(t.record.cost for t in shards.values()) + sum(coded for _, coded in blocks)
         total += sum((c.original or 0) - c.metadata for c in choices if c.kept)
         return _Round(choices, shards, blocks, names, total)
@@ -277,7 +295,7 @@ class PartCoder:
         self, version: int, choices: list[Choice], channels: int, shapes: list[tuple[int, int]]
     ) -> Callable[[Policy], Trajectory]:
         options = self.options
-        letters = repr([(c.letters, c.kept) for c in choices])
+        letters = repr([(c.letters, c.transform, c.kept) for c in choices])
         key = hashlib.sha256((self.key + letters).encode()).hexdigest()
 
         def begin(policy: Policy) -> Session:
@@ -316,21 +334,22 @@ class PartCoder:
     def _shapes(self, choices: Sequence[Choice], channels: int) -> Iterator[tuple[int, int]]:
         for piece, choice in self._coded(choices, "m"):
             item = piece.entry.item
-            found = zip(MODES[item.mode].planes, choice.letters, strict=True)
-            planes = sum(1 for kind, letter in found if kind == channels and letter == "m")
-            for _ in range(piece.count * planes):
-                yield item.height, item.width
+            shapes = piece.form(choice.transform).shapes(item.height, item.width)
+            found = zip(shapes, choice.letters, strict=True)
+            wanted = [s[:2] for s, letter in found if s[2] == channels and letter == "m"]
+            for _ in range(piece.count):
+                yield from wanted
 
     def _planes(self, choices: Sequence[Choice], channels: int) -> Iterator[NDArray[np.uint8]]:
         """The planes of so many channels that the model codes, in order."""
         for piece, choice in self._coded(choices, "m"):
-            kinds = MODES[piece.entry.item.mode].planes
+            kinds = piece.form(choice.transform).channels
             wanted = [
                 i for i, letter in enumerate(choice.letters)
                 if letter == "m" and kinds[i] == channels
             ]  # fmt: skip
             if wanted:
-                for planes in piece.pictures():
+                for planes in piece.pictures(choice.transform):
                     for index in wanted:
                         yield planes[index]
 
@@ -340,7 +359,7 @@ class PartCoder:
         found = []
         for piece, choice in zip(self.pieces, made.choices, strict=True):
             costs = [-1] * len(choice.letters)
-            kinds = MODES[piece.entry.item.mode].planes
+            kinds = piece.form(choice.transform).channels
             for _ in range(piece.count):
                 for index, letter in enumerate(choice.letters):
                     if letter == "m":
@@ -349,7 +368,7 @@ class PartCoder:
         return found
 
     def _pack_blocks(
-        self, version: int, choices: Sequence[Choice]
+        self, version: str, choices: Sequence[Choice]
     ) -> tuple[list[tuple[int, int]], list[str]]:
         names: list[str] = []
 
@@ -357,7 +376,7 @@ class PartCoder:
             names.append(f"{self._place}/blocks-{version}/{index:04d}")
             self._folder.write(names[-1], data)
 
-        writer = BlockWriter(sink)
+        writer = BlockWriter(sink, settings=PLANE_SETTINGS)
         for plane in self._plain_planes(choices):
             writer.add(plane.tobytes())
         writer.finish()
@@ -367,14 +386,16 @@ class PartCoder:
         last_use = {c.reference: p.number for p, c in zip(self.pieces, choices, strict=True)}
         held: dict[int, Planes] = {}
         for piece, choice in zip(self.pieces, choices, strict=True):
-            plain = not choice.kept and any(letter in "pd" for letter in choice.letters)
+            plain = not choice.kept and any(letter != "m" for letter in choice.letters)
             referred = piece.number in last_use
             if not plain and not referred:
                 continue
-            for planes in piece.pictures():
+            for planes in piece.pictures(choice.transform):
                 if referred:
                     held[piece.number] = planes
-                if plain:
+                if "i" in choice.letters:
+                    yield interleave(planes)
+                elif plain:
                     base = held.get(choice.reference, planes)
                     for index, letter in enumerate(choice.letters):
                         if letter != "m":
@@ -397,29 +418,23 @@ class PartCoder:
         return found < 1.5 * trajectory.record.cost / samples
 
 
-def check_unchanged(entries: Iterable[Entry]) -> None:
-    """Raises InputError for a file that is not what it was when it was listed.
-
-    Files are read several times: one that changes in between would come back as a mixture.
-    """
-    for entry in entries:
-        if not isinstance(entry.origin, str):
-            continue
-        try:
-            status = os.stat(entry.origin)
-        except OSError as error:
-            place = describe(entry.origin)
-            raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
-        if (status.st_size, status.st_mtime_ns) != (entry.size, entry.stamp):
-            raise InputError(f"{describe(entry.origin)}: changed while it was read")
-
-
 def _total(made: _Round) -> int:
     return made.total
 
 
+def _policies(made: _Round) -> dict[int, dict[str, Any]]:
+    return {channels: t.record.policy for channels, t in made.shards.items()}
+
+
+def _interleaved(piece: Piece, choice: Choice) -> Choice:
+    """The choice with planes side by side, where all are plain and of one size."""
+    letters, form = choice.letters, piece.form(choice.transform)
+    fits = set(letters) == {"p"} and len(letters) > 1 and not form.halved and not choice.kept
+    return replace(choice, letters="i" * len(letters)) if fits else choice
+
+
 def _letters_without(piece: Piece, choice: Choice, channels: int) -> str:
-    kinds = MODES[piece.entry.item.mode].planes
+    kinds = piece.form(choice.transform).channels
     return "".join(
         "p" if letter == "m" and kind == channels else letter
         for letter, kind in zip(choice.letters, kinds, strict=True)

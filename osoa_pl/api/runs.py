@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from osoa_pl.api.decoding import Place
-from osoa_pl.data.collection import Planes
+from osoa_pl.data.planes import Planes
 from osoa_pl.types import Item
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from osoa_pl.data.collection import Entry, Planes
+from osoa_pl.api.fitting import fitting
+from osoa_pl.api.pieces import Choice, Piece
+from osoa_pl.data.planes import Planes
 from osoa_pl.format.items import MAX_REFERENCE_BYTES
 from osoa_pl.online.prices import UNIT, prices
-from osoa_pl.types import MODES, Item
+from osoa_pl.types import Form
 
 _LEVEL = 6
 _STRIPS = 16
@@ -28,66 +30,61 @@ _MEMBER_BYTES = 160
 """About what a file costs as a member of its own: two ZIP headers with its name."""
 _BLOCK_FILE_BYTES = 4 << 10
 _LARGE_PLANE = 6 << 20
+_FEW = 64
+"""Pictures of less than this share of a part are not worth another round."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Pictures of one entry that belong to one part."""
-
-    entry: Entry
-    index: int
-    """Of the entry in the collection."""
-    number: int
-    """Of the first picture here, among all of the collection."""
-    position: int
-    """Samples of all pictures before the entry."""
-    begin: int
-    count: int
-    """Pictures begin .. begin + count - 1 of the entry."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether these are all pictures of the entry."""
-        return self.count == self.entry.item.count
-
-    def pictures(self) -> Iterator[Planes]:
-        """The planes of each picture."""
-        return self.entry.planes(self.begin, self.count)
+def alternatives(
+    pieces: Sequence[Piece], kinds: frozenset[int], first_only: bool
+) -> list[list[Choice]]:
+    """First choices under the transforms that fit and pay, and without where those may yet be
+    the smaller; see `survey`.
+    """
+    without = survey(pieces, [""] * len(pieces), kinds, first_only)
+    transforms = [""] * len(pieces) if first_only else fitting(pieces, kinds)
+    if not any(transforms):
+        return [without]
+    changed = survey(pieces, transforms, kinds, first_only)
+    paying = [_paying(new, old) for new, old in zip(changed, without, strict=True)]
+    if paying != transforms:  # references are to pictures of the same transform
+        changed = survey(pieces, paying, kinds, first_only)
+    differing = [(n, o) for n, o in zip(changed, without, strict=True) if n != o]
+    if not differing:
+        return [without]
+    new, old = (sum(sum(pair[i].plain) for pair in differing) for i in (0, 1))
+    best, other = (changed, without) if new <= old else (without, changed)
+    much = _FEW * old > sum(sum(choice.plain) for choice in without)
+    return [best, other] if much and 4 * max(new, old) < 5 * min(new, old) else [best]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How the pictures of a piece are coded, and what the alternatives cost in bytes."""
-
-    letters: str
-    """See `Item.coded`."""
-    reference: int = -1
-    plain: tuple[int, ...] = ()
-    """Of each plane, were it coded as its letter says if that is ``d``, plain otherwise."""
-    original: int | None = None
-    """The file as it is; None where pixels are called for, or the pixels cannot cost more."""
-    metadata: int = 0
-    kept: bool = False
-    """The file is kept as it is."""
+def _paying(new: Choice, old: Choice) -> str:
+    """The transform of `new`, if it promises to be no larger."""
+    return new.transform if sum(new.plain) <= sum(old.plain) else ""
 
 
-def survey(pieces: Sequence[Piece], kinds: frozenset[int], first_only: bool) -> list[Choice]:
-    """A first choice for each piece, from its pixels alone.
+def survey(
+    pieces: Sequence[Piece], transforms: Sequence[str], kinds: frozenset[int], first_only: bool
+) -> list[Choice]:
+    """A first choice for each piece, from its pixels alone, under the transform given for it.
 
     kinds: channels that the checkpoint has a model for. first_only: the model is for whole
     8-bit pictures, not for planes of others.
     """
     recent = _Recent()
-    return [_survey(piece, recent, kinds, first_only) for piece in pieces]
+    return [
+        replace(_survey(piece, transform, recent, kinds, first_only), transform=transform)
+        for piece, transform in zip(pieces, transforms, strict=True)
+    ]
 
 
-def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bool) -> Choice:
-    item = piece.entry.item
-    mode = MODES[item.mode]
-    known = [not first_only and channels in kinds for channels in mode.planes]
+def _survey(
+    piece: Piece, transform: str, recent: _Recent, kinds: frozenset[int], first_only: bool
+) -> Choice:
+    item, form = piece.entry.item, piece.form(transform)
+    known = [not first_only and channels in kinds for channels in form.channels]
     if item.kind == "array":
-        return _survey_array(piece, known)
-    planes = next(piece.pictures())
+        return _survey_array(piece, transform, known)
+    planes = next(piece.pictures(transform))
     plain = tuple(_packed_size([plane]) for plane in planes)
     metadata = len(zlib.compress(item.before + item.after, _LEVEL)) if item.before else 0
     original = None
@@ -95,11 +92,11 @@ def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bo
         size = piece.entry.size
         original = size + (_MEMBER_BYTES if size > _BLOCK_FILE_BYTES else 0)
     letters = "m"
-    if not mode.plain:
+    if form.luma or not form.mode.plain:
         guesses = map(_residual_size, planes)
-        letters = _letters(item, plain, guesses, known)
+        letters = _letters(piece, form, plain, guesses, known)
     choice = Choice(letters, plain=plain, original=original, metadata=metadata)
-    keys = _strip_keys(piece, planes)
+    keys = _strip_keys(piece, transform, planes)
     near = recent.nearest(piece, planes, keys)
     if near is not None:
         number, sizes = near
@@ -114,34 +111,37 @@ def _survey(piece: Piece, recent: _Recent, kinds: frozenset[int], first_only: bo
     return choice
 
 
-def _survey_array(piece: Piece, known: Sequence[bool]) -> Choice:
-    item = piece.entry.item
+def _survey_array(piece: Piece, transform: str, known: Sequence[bool]) -> Choice:
     packers = [zlib.compressobj(_LEVEL) for _ in known]
     plain, guesses = [0] * len(known), [0] * len(known)
-    for planes in piece.pictures():
+    for planes in piece.pictures(transform):
         for index, plane in enumerate(planes):
             plain[index] += len(packers[index].compress(np.ascontiguousarray(plane).data))
             if len(known) > 1:
                 guesses[index] += _residual_size(plane)
     sizes = tuple(size + len(p.flush()) for size, p in zip(plain, packers, strict=True))
-    letters = _letters(item, sizes, guesses, known) if len(known) > 1 else "m"
+    letters = "m"
+    if len(known) > 1:
+        letters = _letters(piece, piece.form(transform), sizes, guesses, known)
     # parts must agree, and each sees its own pictures only
     agreed = ("m" if known[0] else "p") + "p" * (len(known) - 1)
     return Choice(letters if piece.whole or len(known) == 1 else agreed, plain=sizes)
 
 
 def _letters(
-    item: Item, plain: Sequence[int], guesses: Iterable[int], known: Sequence[bool]
+    piece: Piece, form: Form, plain: Sequence[int], guesses: Iterable[int], known: Sequence[bool]
 ) -> str:
     """For each plane ``m`` where the model knows it and should cost less than zlib."""
-    mode = MODES[item.mode]
+    item, mode = piece.entry.item, form.mode
     samples = item.count * item.height * item.width
+    # tried, as pictures without alpha are
+    keyed = any(step.name == "key" for step in form.steps)
     letters = ""
     for index, (size, guess, able) in enumerate(zip(plain, guesses, known, strict=True)):
         # colours and their high bytes look like a photograph's more often than not
         colours = index == 0 and mode.depth >= 8 and mode.colour_type != 3
-        likely = colours and 4 * size > samples * mode.planes[0]
-        letters += "m" if able and (likely or guess < size) else "p"
+        likely = colours and (keyed or 4 * size > samples * form.channels[0])
+        letters += "m" if able and (likely or form.luma or guess < size) else "p"
     return letters
 
 
@@ -180,7 +180,7 @@ def _packed_size(planes: Iterable[NDArray[np.uint8]]) -> int:
 
 
 _StripKey = tuple[str, int, int, int, int]
-"""Mode, height and width of a picture, first row of a strip, checksum of the strip."""
+"""Mode with transform, height and width of a picture, a strip's first row and checksum."""
 
 
 class _Recent:
@@ -224,15 +224,16 @@ class _Recent:
         return number, tuple(_packed_size([ours - theirs]) for ours, theirs in pairs)
 
 
-def _strip_keys(piece: Piece, planes: Planes) -> list[_StripKey]:
+def _strip_keys(piece: Piece, transform: str, planes: Planes) -> list[_StripKey]:
     item = piece.entry.item
     rows = -(-item.height // _STRIPS)
     keys: list[_StripKey] = []
     for start in range(0, item.height, rows):
         check = 0
         for plane in planes:
-            check = zlib.crc32(np.ascontiguousarray(plane[start : start + rows]).data, check)
-        keys.append((item.mode, item.height, item.width, start, check))
+            begin, end = (row * len(plane) // item.height for row in (start, start + rows))
+            check = zlib.crc32(np.ascontiguousarray(plane[begin:end]).data, check)
+        keys.append((f"{item.mode} {transform}", item.height, item.width, start, check))
     return keys
 
 

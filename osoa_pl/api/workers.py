@@ -33,7 +33,7 @@ from osoa_pl.types import STREAM
 if TYPE_CHECKING:
     from osoa_pl.api.job import CompressionJob
     from osoa_pl.api.part import CodingOptions
-    from osoa_pl.api.survey import Piece
+    from osoa_pl.api.pieces import Piece
 
 _WAITING = 16
 """Answers that may wait for each worker: pictures that have been decoded, for the most part."""

@@ -77,6 +77,7 @@ def _fields(item: Item) -> dict[str, Any]:
         "width": item.width,
         "mode": item.mode,
         "coded": item.coded,
+        "transform": item.transform,
         "copy_of": item.same if item.same != -1 else None,
         "mtime_ns": item.mtime or None,
         "shape": list(item.shape),

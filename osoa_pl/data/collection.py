@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 from osoa_pl.data import arrays, files, images
 from osoa_pl.data.images import Picture
 from osoa_pl.data.listing import Found, Listing, list_files
-from osoa_pl.data.planes import Raster, join, split
+from osoa_pl.data.picture import Raster
+from osoa_pl.data.planes import Planes, join, planes_of
 from osoa_pl.errors import InputError, UsageError
 from osoa_pl.format.items import ARRAY_MODES, array_layout, size_problem
 from osoa_pl.format.names import fold, name_problem, parents
-from osoa_pl.types import MODES, Item
+from osoa_pl.types import MODES, Item, form_of
 
 MAX_PICTURE_BYTES = 2 << 30
 """Larger picture files are stored byte for byte: a picture is read into memory as a whole."""
-
-
-Planes = list[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +40,34 @@ class Entry:
     pinned: bool = False
     """A later item has these pixels in another file: they are coded as pixels."""
 
-    def planes(self, begin: int = 0, count: int | None = None) -> Iterator[Planes]:
-        """For `count` pictures of the item, from number `begin`, the planes uint8 (h, w, c), read
-        one picture at a time.
+    def planes(
+        self, begin: int = 0, count: int | None = None, transform: str = ""
+    ) -> Iterator[Planes]:
+        """For `count` pictures of the item, from number `begin`, the planes uint8 (h, w, c) that a
+        transform leaves, read one picture at a time.
 
         Raises InputError naming the path where the file has changed.
         """
-        item, origin = self.item, self.origin
+        item = self.item
         if not item.mode:
             return
-        mode = MODES[item.mode]
-        end = item.count if count is None else begin + count
+        form = form_of(item.mode, transform)
+        for raster in self._rasters(begin, item.count if count is None else begin + count):
+            try:
+                planes = planes_of(raster, form)
+            except ValueError as error:  # it fitted before
+                raise InputError(f"{item.name}: changed while it was read: {error}") from error
+            yield planes
+
+    def _rasters(self, begin: int, end: int) -> Iterator[Raster]:
+        item, origin = self.item, self.origin
         if isinstance(origin, np.ndarray):
-            shape = (item.count, item.height, item.width, mode.samples)
-            for image in origin.reshape(shape)[begin:end]:
-                yield split(image, mode)
+            shape = (item.count, item.height, item.width, MODES[item.mode].samples)
+            yield from origin.reshape(shape)[begin:end]
         elif origin is not None and item.kind == "array":
-            for image in arrays.images(Path(origin), item, begin, end - begin):
-                yield split(image, mode)
+            yield from arrays.images(Path(origin), item, begin, end - begin)
         elif origin is not None and item.kind == "image":
-            yield split(self._raster(origin), mode)
+            yield self._raster(origin)
 
     def _raster(self, path: str) -> Raster:
         item = self.item
@@ -97,10 +103,11 @@ class Entry:
         )  # fmt: skip
         return replace(self, item=kept)
 
-    def coded(self, letters: str, reference: int = -1) -> Entry:
-        """The same pictures, their planes coded as `letters` say (see `Item.coded`)."""
+    def coded(self, letters: str, reference: int = -1, transform: str = "") -> Entry:
+        """The same pictures, their planes coded as `letters` say (see `Item`)."""
         letters = "" if set(letters) == {"m"} else letters
-        return replace(self, item=replace(self.item, coded=letters, reference=reference))
+        item = replace(self.item, coded=letters, reference=reference, transform=transform)
+        return replace(self, item=item)
 
 
 class Collection:

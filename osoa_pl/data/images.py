@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from osoa_pl.data import bmp, jxl, png, ppm, tga, tiff, webp
-from osoa_pl.data.picture import Picture
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Picture, Raster
 from osoa_pl.errors import InputError
 from osoa_pl.format.items import MAX_METADATA_BYTES, size_problem
 from osoa_pl.types import MODES

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+Raster = NDArray[np.uint8] | NDArray[np.uint16]
+"""Samples of a picture (h, w, samples)."""
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from osoa_pl.data import scanlines
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Raster
 from osoa_pl.types import MODES, Mode, mode_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from osoa_pl.data import png, scanlines
-from osoa_pl.data.picture import Picture
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Picture, Raster
 from osoa_pl.errors import InputError
 from osoa_pl.types import MODES
 

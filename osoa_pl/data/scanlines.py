@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Raster
 from osoa_pl.types import Mode
 
 Bytes = NDArray[np.uint8]

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osoa_pl.data import png
-from osoa_pl.data.picture import Picture
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Picture, Raster
 from osoa_pl.errors import InputError
 from osoa_pl.format.items import size_problem
 

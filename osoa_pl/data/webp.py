@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from osoa_pl.data import pillow, png
-from osoa_pl.data.picture import Picture
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Picture, Raster
 from osoa_pl.errors import InputError
 
 _MODES = {"RGB": "rgb8", "RGBA": "rgba8"}

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from osoa_pl.data import arrays, files, png
-from osoa_pl.data.planes import Raster
+from osoa_pl.data.picture import Raster
 from osoa_pl.errors import DamagedArchiveError, OsoaError, OutputExistsError, UsageError
 from osoa_pl.format.atomic import atomic_file, publish, reporting, temporary_beside
 from osoa_pl.format.names import clash, name_problem, parents

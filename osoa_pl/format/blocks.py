@@ -17,6 +17,15 @@ BLOCK_BYTES = 16 << 20
 MAX_BLOCK_BYTES = 1 << 30
 _MEMORY_LIMIT = 256 << 20
 _STEP = 1 << 20
+_PROBE_BYTES = 1 << 20
+
+Settings = tuple[int, int, int]
+"""Of LZMA: lc, lp, pb. Bits of the byte before and of the place that the next byte's context has,
+and bits of the place that a match's has."""
+FILE_SETTINGS: tuple[Settings, ...] = ((3, 0, 2),)
+"""Those of xz itself."""
+PLANE_SETTINGS: tuple[Settings, ...] = ((3, 0, 2), (3, 0, 0), (2, 2, 2))
+"""Samples are bytes without alignment, or four to a pixel."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +36,29 @@ class BlockInfo:
     coded_bytes: int
 
 
-def encode(raw: bytes) -> bytes:
-    """One block: the smaller of .xz and `raw`, told apart by their sizes."""
+def encode(raw: bytes, settings: Sequence[Settings] = FILE_SETTINGS) -> bytes:
+    """One block: the smallest of .xz under `settings` and `raw`; the latter told by its size.
+
+    Of a large block its beginning tells which settings are best.
+    """
+    probe = raw[:_PROBE_BYTES]
+    tried = [(_pack(probe, each), each) for each in settings]
+    coded, best = min(tried, key=lambda way: len(way[0]))
+    if len(raw) > len(probe):
+        coded = _pack(raw, best)
+    return coded if len(coded) < len(raw) else raw
+
+
+def _pack(raw: bytes, settings: Settings) -> bytes:
     size = max(1 << 12, 1 << (len(raw) - 1).bit_length()) if raw else 1 << 12
     dictionary = min(size, BLOCK_BYTES)
     preset = 9 | lzma.PRESET_EXTREME
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}]
-    coded = lzma.compress(raw, check=lzma.CHECK_CRC32, filters=filters)
-    return coded if len(coded) < len(raw) else raw
+    lc, lp, pb = settings
+    filters = [
+        {"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary, "lc": lc, "lp": lp,
+         "pb": pb}
+    ]  # fmt: skip
+    return lzma.compress(raw, check=lzma.CHECK_CRC32, filters=filters)
 
 
 def decode(data: bytes, info: BlockInfo, where: str) -> bytes:
@@ -63,8 +87,14 @@ def decode(data: bytes, info: BlockInfo, where: str) -> bytes:
 class BlockWriter:
     """Gathers pieces and hands finished blocks to `sink`, in order."""
 
-    def __init__(self, sink: Callable[[int, bytes], None], block_bytes: int = BLOCK_BYTES) -> None:
-        self._sink, self._limit = sink, block_bytes
+    def __init__(
+        self,
+        sink: Callable[[int, bytes], None],
+        block_bytes: int = BLOCK_BYTES,
+        *,
+        settings: Sequence[Settings] = FILE_SETTINGS,
+    ) -> None:
+        self._sink, self._limit, self._settings = sink, block_bytes, settings
         self._held = bytearray()
         self.infos: list[BlockInfo] = []
 
@@ -78,7 +108,7 @@ class BlockWriter:
         """Close the last block."""
         if not self._held:
             return
-        coded = encode(bytes(self._held))
+        coded = encode(bytes(self._held), self._settings)
         self._sink(len(self.infos), coded)
         self.infos.append(BlockInfo(len(self._held), len(coded)))
         self._held.clear()

@@ -3,7 +3,7 @@
 The table is a zlib stream of lines, each a JSON object with the fields of `Item` that differ from
 their defaults (bytes in base64, times as the difference to the last one), keys sorted, without
 spaces. Reading trusts nothing: types, sizes, names and the size of the table itself are bounded
-before they are used. Format 1 had one JSON list, `channels` and `member`.
+before they are used. Format 1 had one JSON list, `channels` and `member`; format 2 no `transform`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from math import prod
 from typing import Any
 
 from osoa_pl.errors import DamagedArchiveError, UsageError
+from osoa_pl.format.layout import FORMAT_VERSION
 from osoa_pl.format.names import clash, given_problem, name_problem
-from osoa_pl.types import MODES, Item
+from osoa_pl.types import MODES, Item, form_of
 
 MAX_TABLE_BYTES = 512 << 20
 """Uncompressed JSON of one table: some 5 million entries."""
@@ -63,6 +64,15 @@ _MAX_NESTING = 1 << 14
 _BYTES = [name for name, kind in _TYPES.items() if kind is bytes]
 
 
+def needed_version(items: Iterable[Item]) -> int:
+    """The lowest format version whose readers know all that is in a table."""
+    return 3 if any(map(_is_new, items)) else 2
+
+
+def _is_new(item: Item) -> bool:
+    return bool(item.transform) or "i" in item.coded
+
+
 def pack(items: Iterable[Item]) -> bytes:
     """Compressed table of `items`, in their order. Raises UsageError for too many."""
     packer = zlib.compressobj(9)
@@ -85,7 +95,11 @@ def pack(items: Iterable[Item]) -> bytes:
 
 
 def unpack(
-    data: bytes, where: str, *, version: int = 2, max_pixels: int = MAX_TOTAL_PIXELS
+    data: bytes,
+    where: str,
+    *,
+    version: int = FORMAT_VERSION,
+    max_pixels: int = MAX_TOTAL_PIXELS,
 ) -> list[Item]:
     """Items of a table of format `version`, each checked.
 
@@ -98,6 +112,8 @@ def unpack(
     seen: set[tuple[str, str]] = set()  # what repeats costs a table nothing, but memory
     for index, entry in enumerate(entries):
         item = _item(entry, f"{where}: entry {index}", last)
+        if version < 3 and _is_new(item):
+            raise DamagedArchiveError(f"{where}: {item.name!r} has what format {version} has not")
         if (item.output_name, item.key) in seen:
             if item.key:
                 raise DamagedArchiveError(f"{where}: {item.name!r} has two arrays {item.key!r}")
@@ -166,8 +182,8 @@ def _check_references(items: Sequence[Item], where: str) -> None:
         total += item.raw_bytes if item.count else 0
 
 
-def _sides(item: Item) -> tuple[str, int, int]:
-    return item.mode, item.height, item.width
+def _sides(item: Item) -> tuple[str, str, int, int]:
+    return item.mode, item.transform, item.height, item.width
 
 
 def _lines(data: bytes, where: str) -> Iterator[Any]:
@@ -306,10 +322,17 @@ def _pixel_problem(item: Item) -> str | None:
         return problem
     if item.size or item.codec != "raw":
         return "pixels with a file's fields"
-    planes = len(MODES[item.mode].planes)
-    if item.coded and (len(item.coded) != planes or not set(item.coded) <= set("mpd")):
+    try:
+        form = form_of(item.mode, item.transform)
+    except ValueError as error:
+        return str(error)
+    planes = len(form.channels)
+    known = set(item.coded) <= set("mpd")
+    if planes > 1 and not form.halved and item.coded == "i" * planes:
+        known = True
+    if item.coded and (len(item.coded) != planes or not known):
         return f"planes coded as {item.coded!r}"
-    if item.same != -1 and (item.coded or item.reference != -1):
+    if item.same != -1 and (item.coded or item.transform or item.reference != -1):
         return "a copy that is coded"
     return None
 

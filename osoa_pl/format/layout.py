@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 2
-"""What is written; readers accept every version from 1 up to this one."""
+FORMAT_VERSION = 3
+"""Readers accept every version from 1 up to this one; what is written names the lowest that has
+all it needs."""
 
 MIMETYPE = b"application/vnd.osoa-pl"
 MIMETYPE_MEMBER = "mimetype"

@@ -160,16 +160,17 @@ class ArchiveWriter:
         *,
         order: Sequence[str] | None = None,
         check: Callable[[Path], None] | None = None,
+        version: int = FORMAT_VERSION,
     ) -> int:
         """Pack all members under the final name and remove the ``.partial`` folder.
 
-        `manifest` must be JSON; its key ``format`` is set to the version written here. Members in
+        `manifest` must be JSON; its key ``format`` is set to `version`. Members in
         `order` come first, in that order; the rest follow as they were added. `check` gets the
         path of the packed file while it is hidden; what it raises keeps it from being published.
         Returns the archive's bytes.
         """
         self._check_open()
-        content = {**manifest, "format": FORMAT_VERSION}
+        content = {**manifest, "format": version}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         if len(text) > MAX_MANIFEST_BYTES:
             raise UsageError(f"{self.label}: manifest of {len(text)} bytes is too large")

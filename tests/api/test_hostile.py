@@ -213,6 +213,20 @@ def test_letters_that_are_wrong(members, coded, victim, tmp_path):
     assert refusal(forged, tmp_path)
 
 
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    "transform",
+    ["grey", "yuv420:00", "alpha:ff", "key:000000:000000", "yuv420:ff", "key:ffffffff:00", "x", 5],
+)
+@pytest.mark.parametrize("victim", ["tile0.png", "stack.npy", "notes.txt", "scan0.bmp"])
+def test_transforms_that_were_not(members, victim, transform, version, tmp_path):
+    forged = changed(
+        members, manifest=lambda m: m.update(format=version),
+        table=lambda t: entry(t, victim).update(transform=transform),
+    )  # fmt: skip
+    assert refusal(forged, tmp_path)
+
+
 @pytest.mark.parametrize("size", [-1, 0, 559, 561, 1 << 20, (1 << 20) + 1, 1 << 40, 1 << 60, HUGE])
 def test_files_that_no_block_holds(members, size, tmp_path):
     assert entry(table_of(members), "notes.txt")["size"] == 560

@@ -103,7 +103,7 @@ def test_planes_of_every_mode(colour: int, depth: int, tmp_path: Path) -> None:
     (planes,) = entry.planes()
     assert [plane.shape for plane in planes] == [(7, 11, channels) for channels in mode.planes]
     assert all(plane.dtype == np.uint8 for plane in planes)
-    assert [channels for channels, _ in entry.item.planes] == list(mode.planes)
+    assert [plane.channels for plane in entry.item.planes] == list(mode.planes)
     assert entry.item.raw_bytes == sum(plane.nbytes for plane in planes)
     assert np.array_equal(join(planes, mode), raster)
     colours = samples - (colour in (4, 6))
@@ -224,8 +224,8 @@ def test_picture_kept_as_a_file(folder: Path) -> None:
     size = (folder / item.name).stat().st_size
     assert kept == Item(item.name, "file", size=size, codec="block", mtime=item.mtime)
     assert entry.coded("m").item == item
-    assert entry.coded("d", 3).item.planes == ((3, "d"),)
-    assert entries["sub ü/alpha.png"].coded("mp").item.planes == ((3, "m"), (1, "p"))
+    assert entry.coded("d", 3).item.planes == ((5, 6, 3, "d"),)
+    assert entries["sub ü/alpha.png"].coded("mp").item.planes == ((3, 3, 3, "m"), (3, 3, 1, "p"))
 
 
 def test_copies(tmp_path: Path) -> None:

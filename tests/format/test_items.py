@@ -6,6 +6,7 @@ import json
 import random
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from osoa_pl.errors import DamagedArchiveError
-from osoa_pl.format.items import array_layout, pack, unpack
+from osoa_pl.format.items import array_layout, needed_version, pack, unpack
 from osoa_pl.format.names import clash, given_problem, name_problem, numbered, portable_name
 from osoa_pl.types import Item
 
@@ -29,6 +30,12 @@ ITEMS = [
     Item("p.png", "image", "png", "rgba8", 5, 7, coded="mp"),
     Item("q.png", "image", "png", "rgba8", 5, 7, coded="dd", reference=9, mtime=7),
     Item("empty", "folder"),
+    Item("r.png", "image", "png", "rgba8", 5, 7, coded="ii"),
+    Item("s.png", "image", "png", "rgba16", 5, 7, coded="mp", transform="grey alpha:00ff"),
+    Item("t.png", "image", "png", "rgba8", 5, 7, transform="key:000102:ff00ff alpha:00"),
+    Item("u.png", "image", "png", "rgb8", 5, 7, transform="yuv420:01"),
+    Item("v.png", "image", "png", "rgb8", 5, 7, coded="dpm", transform="yuv420:01", reference=14),
+    Item("n.npy", "array", "npy", "greyalpha8", 5, 7, shape=(2, 5, 7, 2), transform="key:01:00"),
 ]
 
 
@@ -41,7 +48,62 @@ def test_round_trip() -> None:
     assert unpack(pack([]), "t") == []
     assert [item.output_name for item in ITEMS[:2]] == ["a/ü b.png", "x.webp.png"]
     assert ITEMS[5].output_name == "t"
-    assert [item.count for item in ITEMS] == [1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 0]
+    assert [item.count for item in ITEMS[:11]] == [1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 0]
+
+
+def test_what_only_the_third_format_has() -> None:
+    assert [needed_version([item]) for item in ITEMS] == [2] * 11 + [3] * 6
+    assert unpack(pack(ITEMS[:11]), "t", version=2) == ITEMS[:11]
+    for item in (ITEMS[11], ITEMS[12], ITEMS[13], ITEMS[16]):
+        with pytest.raises(DamagedArchiveError, match="has what format 2 has not"):
+            unpack(pack([item]), "t", version=2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "transform"),
+    [
+        ("rgba8", "other"), ("rgba8", "grey "), ("rgba8", " grey"), ("rgba8", "grey grey"),
+        ("rgba8", "alpha:ff grey"), ("rgba8", "grey:00"), ("grey8", "grey"), ("palette8", "grey"),
+        ("rgba8", "key:000000"), ("rgba8", "key:0000:0000"), ("rgba8", "key:00000:000000"),
+        ("rgba8", "key:0000001:000000"), ("rgba8", "key:00000G:000000"), ("rgb8", "alpha:ff"),
+        ("rgba8", "key:00000A:000000"), ("rgba8", "key:00:00"), ("greyalpha8", "key:000000:000000"),
+        ("rgba16", "key:000000:000000"), ("rgb8", "key:000000:000000"), ("rgba8", "alpha"),
+        ("rgba8", "alpha:ffff"), ("rgba16", "alpha:ff"), ("rgba8", "yuv420:00"),
+        ("rgb8", "yuv420"), ("rgb8", "yuv420:04"), ("rgb8", "yuv420:0000"), ("grey8", "yuv420:00"),
+        ("rgb16", "yuv420:00"), ("rgb8", "grey yuv420:00"), ("rgba8", "alpha:ff key:00:00"),
+        ("rgb8", "yuv420:00 yuv420:00"),
+        ("rgb8", "yuv420:00 jfif"), ("rgb8", "jfif yuv420:00"), ("rgb8", "jfif:00"),
+        ("rgb16", "jfif"),        ("grey8", "jfif"), ("rgba8", "jfif"), ("rgb8", "grey jfif"),
+        ("rgb8", "grey\nalpha:ff"), ("rgb8", "GREY"),
+    ],
+)  # fmt: skip
+def test_transforms_that_are_none(mode: str, transform: str) -> None:
+    item = {"name": "a.png", **GREY, "mode": mode, "transform": transform}
+    with pytest.raises(DamagedArchiveError, match="transform"):
+        unpack(table(item), "t")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "rgba8", "coded": "i"}, {"mode": "rgba8", "coded": "ip"}, {"coded": "i"},
+        {"mode": "rgb8", "coded": "iii", "transform": "yuv420:00"}, {"transform": 5},
+        {"mode": "rgb8", "coded": "m", "transform": "yuv420:00"}, {"mode": "rgba8", "coded": "iii"},
+        {"mode": "rgba8", "coded": "mp", "transform": "alpha:ff"},
+        {"mode": "rgb8", "transform": "grey", "same": 0},
+    ],
+)  # fmt: skip
+def test_letters_that_the_planes_have_not(change: dict[str, Any]) -> None:
+    with pytest.raises(DamagedArchiveError, match="coded|found int"):
+        unpack(table({"name": "a.png", **GREY, **change}), "t")
+
+
+def test_references_are_to_pictures_of_the_same_transform() -> None:
+    first = Item("a.png", "image", "png", "rgb8", 5, 7, transform="grey")
+    second = Item("b.png", "image", "png", "rgb8", 5, 7, coded="d", reference=0)
+    with pytest.raises(DamagedArchiveError, match="no such reference"):
+        unpack(pack([first, second]), "t")
+    assert unpack(pack([first, replace(second, transform="grey")]), "t")
 
 
 GREY: dict[str, Any] = {"kind": "image", "source": "png", "mode": "grey8", "height": 2, "width": 2}

@@ -31,7 +31,7 @@ def test_keep_and_resume(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.osoa"]
     with ArchiveReader(path) as archive:
         assert archive.names() == ["mimetype", "manifest.json", "x", "y"]
-        assert archive.version == 2
+        assert archive.version == 3
 
 
 def test_a_new_run_replaces_a_leftover(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from fakes import picture, small_model
 from test_golden import CONTENTS, GOLDEN, described
 
 import osoa_pl
+from osoa_pl.data import yuv
 from osoa_pl.models.zoo import pack
 from osoa_pl.online.plan import BatchSettings
+from osoa_pl.types import Step
 
 SETTINGS = BatchSettings(batch_pixels=512, first_pixels=128, segment_batches=2, streams=2)
 TIME = 1_700_000_000_123_456_789
@@ -64,9 +66,36 @@ def collection(folder: Path) -> None:
         os.utime(place, ns=(TIME, TIME + len(place.name)))
 
 
+def transformed(folder: Path) -> None:
+    """What is coded as something else: grey as RGB, colour keys, constant alpha, video."""
+    colour, grey = picture(21, 30, 3, 1), picture(21, 30, 1, 2)
+    rgba = np.concatenate([colour, np.full((21, 30, 1), 7, np.uint8)], 2)
+    Image.fromarray(rgba).save(folder / "alpha.tga")
+    Image.fromarray(np.repeat(grey, 3, 2)).save(folder / "grey.bmp")
+    sprite = rgba.copy()
+    sprite[:, :, 3] = 255 * (grey[:, :, 0] > 120)
+    sprite[sprite[:, :, 3] == 0] = 0
+    Image.fromarray(sprite).save(folder / "sprite.tga")
+    sprite[20, 20:25, 3] = 99
+    Image.fromarray(sprite[:, ::-1]).save(folder / "soft.tga")
+    np.save(folder / "sprites.npy", np.concatenate([sprite[None, ..., 2:], rgba[None, ..., 2:]]))
+    for matrix in range(4):
+        planes = [grey, picture(11, 15, 1, 3), picture(11, 15, 1, 4 + matrix)]
+        step = Step("yuv420", (bytes([matrix]),))
+        Image.fromarray(yuv.join(planes, step)).save(folder / f"video{matrix}.bmp")
+    chroma = [picture(21, 30, 1, seed) // 4 + 96 for seed in (3, 4)]
+    Image.fromarray(yuv.join([grey, *chroma], Step("jfif"))).save(folder / "jpeg.bmp")
+    tiles = np.random.default_rng(4).integers(0, 256, (6, 4, 4, 4), dtype=np.uint8)
+    order = np.random.default_rng(5).integers(0, 6, (40, 3, 3))
+    np.save(folder / "tiles.npy", tiles[order].swapaxes(2, 3).reshape(40, 12, 12, 4))
+
+
 def main() -> None:
-    """Write the archives and what they hold."""
-    prefix = sys.argv[1]
+    """Write the archives and what they hold; `PREFIX transforms`: that one alone."""
+    prefix, *alone = sys.argv[1:]
+    if alone:
+        write_transformed(prefix)
+        return
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         source, checkpoint = work / "in", work / "small.safetensors"
@@ -89,6 +118,24 @@ def main() -> None:
             restored = work / name.stem
             osoa_pl.decompress(name, restored)
             known[name.name] = described(restored)
+        CONTENTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def write_transformed(prefix: str) -> None:
+    """The archive of what is coded as something else."""
+    with tempfile.TemporaryDirectory() as place:
+        source, checkpoint = Path(place, "in"), Path(place, "small.safetensors")
+        source.mkdir()
+        transformed(source)
+        checkpoint.write_bytes(pack({"grey": small_model(1), "rgb": small_model(3)}))
+        path = GOLDEN / f"{prefix}-transforms.osoa"
+        osoa_pl.compress(
+            source, path, checkpoint=str(checkpoint), embed_checkpoint=True, settings=SETTINGS,
+            adaptation="online", times=False,
+        )  # fmt: skip
+        osoa_pl.decompress(path, Path(place, "out"))
+        known = json.loads(CONTENTS.read_text())
+        known[path.name] = described(Path(place, "out"))
         CONTENTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
