@@ -13,6 +13,7 @@ from osoa_pl.api.part import Adaptation
 from osoa_pl.api.workers import code_in_processes
 from osoa_pl.errors import UsageError
 from osoa_pl.models import checkpoint as checkpoints
+from osoa_pl.online.auto import DEFAULT_EFFORT
 from osoa_pl.online.plan import BatchSettings
 
 __all__ = ["Adaptation", "CompressResult", "PathOrArrays", "compress"]
@@ -26,6 +27,7 @@ def compress(
     embed_checkpoint: bool = False,
     adaptation: Adaptation = "auto",
     step_size: float = 1e-3,
+    effort: int = DEFAULT_EFFORT,
     seed: int = 0,
     settings: BatchSettings | Mapping[str, int] | None = None,
     shard: int | None = None,
@@ -44,13 +46,13 @@ def compress(
     images: a path or paths (folders, picture files, .npy/.npz/IDX, tars; ``-``: a tar on standard
     input), or uint8 arrays: (n, h, w), (n, h, w, c), or an iterable of (h, w[, c]), c in 1..4.
     out: path, fsspec URL, or binary file. adaptation: `none`, `online` (one pass with `step_size`)
-    or `auto` (the smallest of `none`, the better of two step sizes, and xz). settings: sizes of
-    batches and segments, or those that differ from what suits the checkpoint's family.
-    shard: images that are coded as one trajectory (default: some 50 MB of samples). jobs:
-    processes that code shards side by side; the bytes do not depend on it. times: keep times of
-    change, and folders. model_only: code every picture through the model, also where xz, a copy
-    or the file itself is smaller. resume: continue a run that was ended early; `verify`: decode all
-    before `out` appears.
+    or `auto` (the smallest of `none`, the best of some step sizes, and xz; `effort`, 1 to 9, says
+    how many are tried and how far: `online.auto.search`). settings: sizes of batches and segments,
+    or those that differ from what suits the checkpoint's family. shard: images that are coded as
+    one trajectory (default: some 50 MB of samples). jobs: processes that code shards side by side;
+    the bytes do not depend on it. times: keep times of change, and folders. model_only: code every
+    picture through the model, also where xz, a copy or the file itself is smaller. resume: continue
+    a run that was ended early; `verify`: decode all before `out` appears.
 
     The same input and options give the same segments, on any machine and number of threads and
     jobs (what passes through zlib and xz may differ between their versions).
@@ -62,7 +64,7 @@ def compress(
         raise UsageError(f"jobs {jobs!r}: expected a whole number above 0")
     options = JobOptions(
         checkpoint=checkpoint, embed_checkpoint=embed_checkpoint, adaptation=adaptation,
-        step_size=step_size, seed=seed, settings=settings, shard=shard, times=times,
+        step_size=step_size, effort=effort, seed=seed, settings=settings, shard=shard, times=times,
         model_only=model_only, device=device, threads=threads, overwrite=overwrite, resume=resume,
         verify=verify, jobs=jobs,
     )  # fmt: skip

@@ -46,6 +46,7 @@ from osoa_pl.format.partial import PartialFolder
 from osoa_pl.format.writing import WORK
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
+from osoa_pl.online import auto
 from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import BatchSettings
 from osoa_pl.types import ARITHMETIC_VERSION, MODES, Item
@@ -101,6 +102,7 @@ class JobOptions:
     embed_checkpoint: bool = False
     adaptation: Adaptation = "auto"
     step_size: float = 1e-3
+    effort: int = auto.DEFAULT_EFFORT
     seed: int = 0
     settings: BatchSettings | Mapping[str, int] | None = None
     shard: int | None = None
@@ -129,6 +131,8 @@ class CompressionJob:
         self._began = time.monotonic()
         if options.adaptation not in ("auto", "online", "none"):
             raise UsageError(f"adaptation {options.adaptation!r} (expected auto, online or none)")
+        if type(options.effort) is not int or options.effort not in auto.EFFORTS:
+            raise UsageError(f"effort {options.effort!r} (expected 1 to 9)")
         if type(options.seed) is not int or not 0 <= options.seed < 1 << 32:
             raise UsageError(f"seed {options.seed!r}: expected 0 to 4294967295")
         if options.shard is not None and (type(options.shard) is not int or options.shard < 1):
@@ -152,8 +156,8 @@ class CompressionJob:
         family = zoo.family_of(self.checkpoint)
         self.options = CodingOptions(
             self.checkpoint, _settings(options.settings, family.settings), options.seed,
-            options.adaptation, options.step_size, family.step_sizes, options.device,
-            options.threads, options.measure, options.model_only,
+            options.adaptation, options.step_size, auto.search(options.effort, family.step_sizes),
+            options.device, options.threads, options.measure, options.model_only,
         )  # fmt: skip
         if options.model_only:
             self.collection.forget_copies()

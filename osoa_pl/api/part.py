@@ -57,7 +57,7 @@ class CodingOptions:
     seed: int
     adaptation: Adaptation
     step_size: float
-    step_sizes: tuple[float, ...]
+    search: auto.Search
     device: str = "cpu"
     threads: int | None = None
     measure: bool = False
@@ -73,6 +73,7 @@ class CodingOptions:
             "settings": self.settings.to_dict(),
             "adaptation": self.adaptation,
             "step size": self.step_size,
+            "effort": repr(self.search),
             "model only": self.model_only,
         }
 
@@ -259,7 +260,7 @@ class PartCoder:
             if channels in policies:
                 runs = auto.fixed(begin, from_manifest(policies[channels]))
             elif self.options.adaptation == "auto":
-                runs = auto.choose(begin, self.options.step_sizes)
+                runs = auto.choose(begin, self.options.search)
             else:
                 runs = auto.fixed(begin, self._policy())
             shards[channels] = yield from runs
@@ -312,9 +313,9 @@ class PartCoder:
 
         def start(policy: Policy) -> Trajectory:
             about = policy.to_dict()
-            name = (
-                f"{about['name']}-{about['step_size']:g}" if "step_size" in about else about["name"]
-            )
+            name = about["name"]
+            if "step_size" in about:
+                name += f"-{about['step_size']:g}-{about['updates']}"
             place = f"{self._place}/{zoo.KINDS[channels]}-{version}-{name}"
             made = Trajectory(self._folder, place, key, policy, begin)
             self._made.append(made)

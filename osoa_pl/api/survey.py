@@ -134,13 +134,12 @@ def _letters(
     """For each plane ``m`` where the model knows it and should cost less than zlib."""
     item, mode = piece.entry.item, form.mode
     samples = item.count * item.height * item.width
-    # tried, as pictures without alpha are
-    keyed = any(step.name == "key" for step in form.steps)
     letters = ""
     for index, (size, guess, able) in enumerate(zip(plain, guesses, known, strict=True)):
-        # colours and their high bytes look like a photograph's more often than not
-        colours = index == 0 and mode.depth >= 8 and mode.colour_type != 3
-        likely = colours and (keyed or 4 * size > samples * form.channels[0])
+        # colours, their high bytes and alpha are worth a try unless there is next to nothing in
+        # them: a model with memory may do far better than the guess
+        tried = mode.depth == 8 or (index == 0 and mode.depth == 16)
+        likely = tried and mode.colour_type != 3 and 50 * size > samples * form.channels[index]
         letters += "m" if able and (likely or form.luma or guess < size) else "p"
     return letters
 

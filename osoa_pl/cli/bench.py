@@ -64,8 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"of {','.join(_RIVALS)} (default: the first five), or none",
     )  # fmt: skip
     group.add_argument(
-        "--checkpoint", default="default", metavar="NAME|PATH",
-        help="checkpoint to start from (default: default)",
+        "--checkpoint", default="base", metavar="NAME|PATH",
+        help="checkpoint to start from (default: base)",
     )  # fmt: skip
     add_json(parser.add_argument_group("output"))
     add_machine(parser.add_argument_group("machine"))

@@ -57,17 +57,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(output)
     model = parser.add_argument_group("model and adaptation")
     model.add_argument(
-        "--checkpoint", default="default", metavar="NAME|PATH",
-        help="checkpoint to start from (default: default)",
+        "--checkpoint", default="base", metavar="NAME|PATH",
+        help="checkpoint to start from (default: base)",
     )  # fmt: skip
     model.add_argument(
         "--embed-checkpoint", action="store_true",
-        help="put the checkpoint into the archive (default: 0.95 MB)",
+        help="put the checkpoint into the archive (base: 1.0 MB)",
     )  # fmt: skip
     model.add_argument(
         "--adaptation", type=one_of("auto", "online", "none"), default="auto", metavar="HOW",
-        help="auto: the smallest of adapting (0.0005, 0.001), not adapting and xz, by trying; "
+        help="auto: the smallest of adapting, not adapting and xz, by trying (see --effort); "
         "online: adapt; none: don't, fastest (default: auto)",
+    )  # fmt: skip
+    model.add_argument(
+        "--effort", type=whole(1, 9), metavar="N",
+        help="how much auto tries: 1 does not adapt, 3 one step size, 5 two, 6 four, 9 eight ways "
+        "to the end (default: 5)",
     )  # fmt: skip
     model.add_argument(
         "--step-size", type=positive, metavar="X",
@@ -79,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--segment", type=whole(1, 1 << 20), metavar="BATCHES",
-        help="batches in a segment, the unit of damage and of memory (default: 32)",
+        help="batches in a segment, the unit of damage and of memory (default: 64)",
     )  # fmt: skip
     model.add_argument(
         "--model-only", action="store_true",
@@ -101,6 +106,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise UsageError(
             f"--step-size needs --adaptation online, found --adaptation {arguments.adaptation}"
         )
+    if arguments.effort is not None and arguments.adaptation != "auto":
+        raise UsageError(
+            f"--effort needs --adaptation auto, found --adaptation {arguments.adaptation}"
+        )
     if arguments.output == STREAM and arguments.json:
         raise UsageError("--json and -o - both want standard output")
     from osoa_pl.api.compress import compress
@@ -108,6 +117,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     options: dict[str, Any] = {}
     if arguments.step_size is not None:
         options["step_size"] = arguments.step_size
+    if arguments.effort is not None:
+        options["effort"] = arguments.effort
     if arguments.segment is not None:
         options["settings"] = {"segment_batches": arguments.segment}
     with (

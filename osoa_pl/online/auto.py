@@ -1,39 +1,77 @@
-"""The policy `auto`: code the shard with and without adaptation, keep the smaller one.
+"""The policy `auto`: code the shard in several ways, keep the smallest.
 
-The family's step sizes race over the first segment, by coded bytes; the best one and `none` are
-then coded to the end. So the result is never larger than `none` itself, whatever the collection
-does, and the choice depends on coded sizes alone: the same input and options give the same bytes.
+Candidates race over the shard's first segments, by coded bytes; the winner, and `none` beside it,
+are coded to the end. How many race and how far is the effort. The choice depends on coded sizes
+alone: the same input and options give the same bytes, and where `none` takes part the result is
+never larger than `none` itself, whatever the collection does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 
 from osoa_pl.online.none import NoAdaptation
-from osoa_pl.online.online import OnlineAdaptation
+from osoa_pl.online.online import MAX_STEP_SIZE, OnlineAdaptation
 from osoa_pl.online.policy import Policy
 from osoa_pl.online.trajectory import Move, Trajectory
 
 Start = Callable[[Policy], Trajectory]
 
+EFFORTS = range(1, 10)
+DEFAULT_EFFORT = 5
 
-def choose(start: Start, step_sizes: Sequence[float]) -> Generator[Move, None, Trajectory]:
-    """Moves to be made one after the other; returns the smaller of `none` and the best step size.
 
-    `none` wins a tie.
+@dataclass(frozen=True)
+class Search:
+    """Which ways are tried, and how far.
+
+    ways: (step size, updates a batch) of each adapting candidate; at least one, or plain.
+    segments: how many they race over; None: to the end. plain: whether `none` takes part.
     """
+
+    ways: tuple[tuple[float, int], ...]
+    segments: int | None = 1
+    plain: bool = True
+
+
+def search(effort: int, step_sizes: Sequence[float]) -> Search:
+    """The search of effort 1 (does not adapt) to 9; step_sizes: those that suit the model.
+
+    2: the one that suits most; 3: and `none`; 4: all race over a segment; 5: and `none`; 6: twice
+    the largest and half the smallest too; 7: over four segments; 8: and two updates a batch;
+    9: all of these to the end.
+    """
+    single = (step_sizes[len(step_sizes) // 2],)
+    wide = (step_sizes[0] / 2, *step_sizes, min(2 * step_sizes[-1], MAX_STEP_SIZE))
+    sizes = () if effort == 1 else single if effort <= 3 else step_sizes if effort <= 5 else wide
+    ways = tuple((size, 1) for size in sizes)
+    if effort >= 8:
+        ways += tuple((size, 2) for size in sizes)
+    segments = None if effort == 9 else 4 if effort >= 7 else 1
+    return Search(ways, segments, plain=effort not in (2, 4))
+
+
+def choose(start: Start, tried: Search) -> Generator[Move, None, Trajectory]:
+    """Moves to be made one after the other; returns the smallest trajectory. `none` wins a tie."""
     runners = []
-    for size in step_sizes:
-        runners.append(start(OnlineAdaptation(step_size=size)))
-        yield Move(runners[-1], 1)
-    best = min(runners, key=lambda runner: runner.record.cost_of_first)
-    for runner in runners:
-        if runner is not best:
-            runner.release()
-    yield Move(best)
-    plain = start(NoAdaptation())
-    yield Move(plain)
-    return best if best.record.cost < plain.record.cost else plain
+    for size, updates in tried.ways:
+        runners.append(start(OnlineAdaptation(step_size=size, updates=updates)))
+        if len(tried.ways) > 1:
+            yield Move(runners[-1], tried.segments)
+    finalists = []
+    if runners:
+        best = min(runners, key=lambda runner: runner.record.cost_of(tried.segments))
+        for runner in runners:
+            if runner is not best:
+                runner.release()
+        yield Move(best)
+        finalists.append(best)
+    if tried.plain or not runners:
+        plain = start(NoAdaptation())
+        yield Move(plain)
+        finalists.insert(0, plain)
+    return min(finalists, key=lambda trajectory: trajectory.record.cost)
 
 
 def fixed(start: Start, policy: Policy) -> Generator[Move, None, Trajectory]:

@@ -48,10 +48,9 @@ class ShardRecord:
         """Bytes of all segments and of the policy's entry in the manifest."""
         return sum(self.sizes) + self._entry
 
-    @property
-    def cost_of_first(self) -> int:
-        """As `cost`, of the first segment alone."""
-        return sum(self.sizes[:1]) + self._entry
+    def cost_of(self, segments: int | None) -> int:
+        """As `cost`, of so many segments."""
+        return sum(self.sizes[:segments]) + self._entry
 
     @property
     def _entry(self) -> int:

@@ -60,7 +60,7 @@ def bench(
     *,
     adaptations: Sequence[str] = ADAPTATIONS,
     rival_names: Sequence[str] = rivals.USUAL,
-    checkpoint: str = "default",
+    checkpoint: str = "base",
     device: str = "cpu",
     threads: int | None = None,
     step: Step | None = None,

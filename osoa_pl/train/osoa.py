@@ -55,7 +55,7 @@ class OSOAOptions:
 
     inputs: list[str] = field(default_factory=list)
     output: str = ""
-    checkpoint: str = "default"
+    checkpoint: str = "base"
     adaptation: Literal["online", "none"] = "online"
     step_size: float = 1e-3
     seed: int = 0

@@ -193,8 +193,8 @@ def test_commands_find_the_family(folder: Path) -> None:
     assert np.array_equal(np.load(folder / "restored" / "others.npy"), images)
     absent = osoa(folder, "decompress", "others.osoa", "-o", "again")
     assert absent.returncode == CheckpointError.exit_code == 5
-    assert "unknown model family 'tiny' (known: local_ar, vae)" in absent.stderr
-    assert "unknown model family 'tiny' (known: local_ar, vae)" in PAGE
+    assert "unknown model family 'tiny' (known: local_ar, memory_ar, vae)" in absent.stderr
+    assert "unknown model family 'tiny' (known: local_ar, memory_ar, vae)" in PAGE
     assert not (folder / "again").exists()
 
 

@@ -183,7 +183,7 @@ def choose(place, name, made):
         size = policy.to_dict().get("step_size", 0)
         return trajectory(place, f"{name}-{size:g}", made, policy)
 
-    moves = auto.choose(start, (5e-4, 1e-3))
+    moves = auto.choose(start, auto.search(5, (5e-4, 1e-3)))
     try:
         while True:
             next(moves).run()

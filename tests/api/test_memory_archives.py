@@ -1,0 +1,117 @@
+"""Archives of a model with memory: workers, interruption, random access, policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import picture
+
+import osoa_pl
+from osoa_pl.errors import DamagedArchiveError, PortabilityError
+from osoa_pl.models.memory_ar import MemoryConfig, initial_parameters
+from osoa_pl.models.zoo import pack
+from osoa_pl.online import session
+
+SETTINGS = {"batch_pixels": 700, "first_pixels": 300, "segment_batches": 2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small untrained model with memory, grey and RGB."""
+    models = {}
+    for kind, channels in (("grey", 1), ("rgb", 3)):
+        config = MemoryConfig(channels, width=16, depth=1, mixtures=2, memory_bits=10)
+        parameters = initial_parameters(config, channels)
+        moment = torch.full_like(parameters, 1e-6)
+        models[kind] = (config, parameters, torch.full((3,), 2.0), moment)
+    path = tmp_path_factory.mktemp("checkpoint") / "memory.safetensors"
+    path.write_bytes(pack(models, "memory_ar"))
+    return str(path)
+
+
+def collection() -> list[np.ndarray]:
+    """Repeats, a large picture that is cut into strips, grey ones, odd sizes."""
+    same = [picture(16, 20, 3, n % 4) for n in range(12)]
+    large = [picture(90, 40, 3, 5), picture(90, 40, 3, 6)]
+    grey = [picture(14, 18, 1, n) for n in range(6)]
+    return [*same, *large, *grey, picture(1, 33, 3, 1), picture(40, 3, 3, 2)]
+
+
+def make(path: Path, checkpoint: str, **options: Any) -> bytes:
+    chosen = {"settings": SETTINGS, "model_only": True, "threads": 1, **options}
+    osoa_pl.compress(collection(), path, checkpoint=checkpoint, overwrite=True, **chosen)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("adaptation", ["none", "online", "auto"])
+def test_round_trip(adaptation: str, checkpoint: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.osoa"
+    make(path, checkpoint, adaptation=adaptation)
+    for threads in (1, 2):
+        found = osoa_pl.decompress(path, checkpoint=checkpoint, threads=threads)
+        for ours, theirs in zip(found, collection(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 5])
+def test_streams_and_threads_do_not_matter_to_pixels(
+    streams: int, checkpoint: str, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "streams": streams}
+    path = tmp_path / "a.osoa"
+    one = make(path, checkpoint, adaptation="online", settings=settings)
+    assert one == make(path, checkpoint, adaptation="online", settings=settings, threads=2)
+    found = osoa_pl.decompress(path, checkpoint=checkpoint, threads=2)
+    for ours, theirs in zip(found, collection(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("adaptation", ["none", "online"])
+def test_any_image_alone(adaptation: str, checkpoint: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.osoa"
+    make(path, checkpoint, adaptation=adaptation, shard=7)
+    with osoa_pl.open_archive(path, checkpoint=checkpoint) as archive:
+        for index in (13, 0, 19, 7, 12):
+            np.testing.assert_array_equal(archive[index], collection()[index])
+
+
+def test_jobs_write_the_same_bytes(checkpoint: str, tmp_path: Path) -> None:
+    one = make(tmp_path / "a.osoa", checkpoint, adaptation="online", shard=7)
+    assert one == make(tmp_path / "b.osoa", checkpoint, adaptation="online", shard=7, jobs=2)
+
+
+@pytest.mark.parametrize("adaptation", ["online", "auto"])
+def test_a_stopped_run_resumes_to_the_same_bytes(
+    adaptation: str, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(tmp_path / "a.osoa", checkpoint, adaptation=adaptation)
+    step, left = session.Session.step, [7]
+
+    def stop(self: session.Session) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(session.Session, "step", stop)
+    path = tmp_path / "b.osoa"
+    with pytest.raises(KeyboardInterrupt):
+        make(path, checkpoint, adaptation=adaptation)
+    monkeypatch.undo()
+    assert make(path, checkpoint, adaptation=adaptation, resume=True) == whole
+
+
+def test_damage_is_told(checkpoint: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.osoa"
+    data = bytearray(make(path, checkpoint, adaptation="online"))
+    segments = data.find(b"PK\x03\x04", 200)
+    for place in range(segments + 100, segments + 1100, 97):
+        broken = bytearray(data)
+        broken[place] ^= 16
+        path.write_bytes(broken)
+        with pytest.raises((DamagedArchiveError, PortabilityError)):
+            osoa_pl.decompress(path, checkpoint=checkpoint)
