@@ -3,18 +3,23 @@
     python benchmarks/real_sets.py DATA --out results.json [--part ours|rivals] [SET ...]
     python benchmarks/real_sets.py DATA --out results.json --print
 
-DATA holds `targets/*.npz`, `video/*/`, `cifar10.npz` and `pretrain/val/`. Each of ours is a real
-archive, decoded back and compared; every rival is decoded and compared too, each image by itself
-and tiled (xz: concatenated). Results are kept after each set, so that a run can be continued.
+DATA holds `targets/*.npz`, `video/*/`, `cifar10.npz`, `pretrain/val/`, `whole/`, and the test
+images of MNIST and Fashion-MNIST (the first 1,000 are taken). Each of ours is a real archive,
+decoded back and compared; every rival is decoded and compared too, each image by itself and tiled
+(xz: concatenated). Results are kept after each set, so that a run can be continued.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from osoa_pl.errors import UsageError
 from osoa_pl.report.bench import ADAPTATIONS, bench
@@ -22,12 +27,26 @@ from osoa_pl.report.bench import ADAPTATIONS, bench
 RIVALS = ("jxl-e9", "webp", "xz")
 
 
-def sets(data: Path) -> dict[str, list[Path]]:
-    """Name -> inputs of every collection."""
+def thousand(idx: Path, folder: Path) -> Path:
+    """The first 1,000 images of a gzipped IDX file, as an npy in `folder`."""
+    path = folder / f"{idx.parent.name}_1000.npy"
+    if not path.exists():
+        data = gzip.decompress(idx.read_bytes())
+        pixels = np.frombuffer(data[16:], np.uint8).reshape(-1, 28, 28)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(path, pixels[:1000])
+    return path
+
+
+def sets(data: Path, folder: Path) -> dict[str, list[Path]]:
+    """Name -> inputs of every collection; what has to be cut out goes to `folder`."""
     found = {path.stem: [path] for path in sorted((data / "targets").glob("*.npz"))}
     found |= {path.name: [path] for path in sorted((data / "video").iterdir())}
     found["cifar10"] = [data / "cifar10.npz"]
     found["pretrain_val"] = [data / "pretrain" / "val"]
+    found["whole"] = [data / "whole"]
+    for name in ("mnist", "fashion"):
+        found[f"{name}_1000"] = [thousand(data / name / "t10k-images-idx3-ubyte.gz", folder)]
     return found
 
 
@@ -53,6 +72,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         "| compress, decompress s (online) | s (auto) | peak MB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    ratios: list[float] = []
     for name, rows in results.items():
         ours = {row["codec"]: row for row in rows if row["codec"].startswith("osoa")}
         others = [row for row in rows if not row["codec"].startswith("osoa")]
@@ -68,6 +88,10 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
             f"| {ratio:.3f} | {online['encode_seconds']:.1f}, {online['decode_seconds']:.1f} "
             f"| {auto['encode_seconds']:.1f} | {auto['peak_bytes'] / 1e6:.0f} |"
         )
+        ratios.append(ratio)
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        lines.append(f"\nGeometric mean of auto / rival over {len(ratios)} sets: {mean:.3f}")
     return "\n".join(lines)
 
 
@@ -83,7 +107,7 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     if args.out.exists():
         results = json.loads(args.out.read_text())
-    for name, inputs in sets(args.data).items():
+    for name, inputs in sets(args.data, args.out.with_suffix(".sets")).items():
         if args.show or (args.sets and name not in args.sets):
             continue
         rows = results.setdefault(name, [])

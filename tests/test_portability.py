@@ -38,6 +38,11 @@ GOLDEN = {
         "pixels": "d5aa2ec0836019eca33ef8b7f22d0587796ae4346cd0a7244b4b00d63032b9d2",
         "state": "7a57f515317271d6d9c7f54a19f0a671",
     },
+    "memory": {
+        "segments": "ebd8fdfbbe700650e82ffe871855bb3d84d197e984e4f4ed8dbaf0afd1a1818e",
+        "pixels": "58726206fbde5c21c2615fad3e31d2bdcb4a5f2da521ec970b45b81fbbe77550",
+        "state": "b49766a9641a1aaaeb9ed1e9420257a0",
+    },
 }
 OPTIMIZER = "133b43078b3ab092cf8e2358aaa2a0b5a4c7eb7aede39ba8c5714f7d840ea2b5"
 LAYERS = "893340e4923e568532bdf1f6007b598b"  # GOLDEN_FIRST of arith/test_trajectory.py
@@ -49,6 +54,8 @@ FULL = (
     "--threads 2 --engine float64 --decode {}",
     "--collection latent --threads 2 --decode {}",
     "--collection latent --model eager --engine float64",
+    "--collection memory --threads 2 --decode {}",
+    "--collection memory --engine float64 --decode {}",
 )
 ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "as found": (
@@ -64,6 +71,9 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             "--collection latent --engine int8 --decode {}",
             "--collection latent --onednn off --threads 2",
             "--collection latent --model eager --decode {}",
+            "--collection memory --engine int8 --threads 2 --decode {}",
+            "--collection memory --engine float32 --decode {}",
+            "--collection memory --model eager --decode {}",
         ),
     ),
     "plain kernels": (
@@ -90,6 +100,7 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             "--collection tiny --decode {}",
             "--collection tiny --threads 2 --engine float64",
             "--collection latent --decode {}",
+            "--collection memory --decode {}",
         ),
     ),
 }
@@ -127,7 +138,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     """Segments and an archive made in the environment as it is; their digests."""
     folder = tmp_path_factory.mktemp("portability")
     lines = [f"--write {folder} --archive"]
-    lines += [f"--write {folder} --collection {name}" for name in ("tiny", "latent")]
+    lines += [f"--write {folder} --collection {name}" for name in ("tiny", "latent", "memory")]
     found = trajectories({}, lines)
     for run in found:
         check(run)

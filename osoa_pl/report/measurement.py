@@ -31,6 +31,8 @@ class Job:
     checkpoint: str
     threads: int | None = None
     device: str = "cpu"
+    effort: int | None = None
+    """Of `auto`; None: the default."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def run(job: Job) -> OwnResult:
         torch.set_num_threads(job.threads)
     options: dict[str, Any] = {"threads": job.threads, "device": job.device}
     _warm_up(job, options)
+    effort = {} if job.effort is None else {"effort": job.effort}
     coded = compress(
         list(job.inputs), job.archive, checkpoint=job.checkpoint,
-        adaptation=job.adaptation, times=False, **options,  # type: ignore[arg-type]
+        adaptation=job.adaptation, times=False, **effort, **options,  # type: ignore[arg-type]
     )  # fmt: skip
     began = time.monotonic()
     decompress(job.archive, job.folder, checkpoint=job.checkpoint, **options)

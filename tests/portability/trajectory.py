@@ -31,9 +31,10 @@ import osoa_pl
 from osoa_pl.arith import Adam, engines
 from osoa_pl.format import segment as segment_format
 from osoa_pl.models import family as families
-from osoa_pl.models import features, zoo
+from osoa_pl.models import zoo
 from osoa_pl.models.checkpoint import Checkpoint
 from osoa_pl.models.local_ar import LocalConfig
+from osoa_pl.models.memory_ar import MemoryConfig
 from osoa_pl.models.vae import VAEConfig
 from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import BatchSettings
@@ -54,11 +55,22 @@ SETTINGS = {
 }
 SHAPES["latent"] = {"bernoulli": [(12, 10)] * 14, "beta_binomial": [(12, 10)] * 14}
 SETTINGS["latent"] = BatchSettings(batch_pixels=480, first_pixels=240, segment_batches=3, streams=2)
+# repeats, equal sizes in a row, one image that is cut into strips
+SHAPES["memory"] = {
+    "memory_rgb": [(16, 16)] * 6 + [(40, 12), (1, 5), (9, 33), (16, 16)],
+    "memory_grey": [(12, 14)] * 5 + [(30, 9)],
+}
+SETTINGS["memory"] = BatchSettings(batch_pixels=520, first_pixels=260, segment_batches=3, streams=2)
 CONFIGS: dict[Part, Any] = {3: LocalConfig(3, 24, 2, 3), 1: LocalConfig(1, 16, 1, 2)}
 CONFIGS |= {
     name: VAEConfig(12, 10, hidden=20, latent=6, likelihood=str(name), latent_bits=9)
     for name in SHAPES["latent"]
 }
+CONFIGS |= {
+    "memory_rgb": MemoryConfig(3, 24, 2, 3, memory_bits=9),
+    "memory_grey": MemoryConfig(1, 16, 1, 2, memory_bits=9),
+}
+FAMILIES = {"memory_rgb": "memory_ar", "memory_grey": "memory_ar", 3: "local_ar", 1: "local_ar"}
 SEED, STEP_SIZE = 11, 2e-3
 
 
@@ -86,6 +98,10 @@ def images(collection: str, part: Part) -> list[np.ndarray]:
     shapes = SHAPES[collection][part]
     if isinstance(part, int):
         return [image(h, w, part, 10 * part + n) for n, (h, w) in enumerate(shapes)]
+    if part in FAMILIES:
+        channels = CONFIGS[part].channels
+        # few levels, and every third picture comes back
+        return [(image(h, w, channels, n % 3) >> 4) * 17 for n, (h, w) in enumerate(shapes)]
     shift = 7 if part == "bernoulli" else 0
     return [image(h, w, 1, 30 + n) >> shift for n, (h, w) in enumerate(shapes)]
 
@@ -105,7 +121,8 @@ def parameters(config: Any) -> tuple[Tensor, Tensor, Tensor]:
     k, bias = config.mixtures, shape.views(flat)[-1][1]
     for c in range(config.channels):
         bias[3 * k * c + 2 * k : 3 * k * (c + 1)] = torch.arange(k) * 0.75 + 0.5
-    bias[-len(features.COPIES) :] = -3.0
+    copies = config.outputs - 3 * k * config.channels - config.channels * (config.channels - 1) // 2
+    bias[-copies + 1 :] = -3.0
     maxima = torch.full((2 * config.depth + 1,), 6.0)
     moments = torch.from_numpy(hashes(flat.numel(), 99) % 1021 + 3).to(torch.float32) * 2.0**-24
     return flat, maxima, moments
@@ -141,7 +158,7 @@ def digest(*parts: bytes) -> str:
 def session(collection: str, part: Part, options: argparse.Namespace) -> Session:
     """A trajectory at theta_0 in the chosen form."""
     flat, maxima, moments = (t.to(options.device) for t in parameters(CONFIGS[part]))
-    family = families.find("local_ar" if isinstance(part, int) else "vae")
+    family = families.find(FAMILIES.get(part, "vae"))
     model = family.build(CONFIGS[part], flat, maxima, options.model, options.threads)
     policy = OnlineAdaptation(step_size=STEP_SIZE, updates=2 if part == 1 else 1)
     shapes = SHAPES[collection][part]
