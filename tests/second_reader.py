@@ -2,7 +2,8 @@
 
 It shares no code with the package. `tests/test_second_reader.py` lets it read what the package
 writes, adapting, down to the digests of pixels and weights; so the page is enough, and true.
-Section 12 of the page, the family `vae`, is in `second_reader_latent.py`.
+Section 12 of the page, the family `vae`, is in `second_reader_latent.py`; section 13, `memory_ar`,
+in `second_reader_memory.py`.
 
     python tests/second_reader.py ARCHIVE [CHECKPOINT.safetensors]
 """
@@ -118,6 +119,10 @@ def model(data, kind):
     tensors = [tensor(f"{kind}.{k}") for k in ("parameters", "activation_max", "second_moment")]
     if meta["family"] == "local_ar":
         return Model(meta["models"][kind], *tensors)
+    if meta["family"] == "memory_ar":
+        from second_reader_memory import Memory
+
+        return Memory(meta["models"][kind], *tensors)
     from second_reader_latent import Latent
 
     assert meta["family"] == "vae"
@@ -198,10 +203,13 @@ class Model:
         feats = [features(images[m], i, j) for m, i, j in places]
         G = np.stack(
             [
-                head_gradient(s, o, f[1], f[2], [int(a) for a in images[m][i, j]])
+                head_gradient(Head(s, o, f[1], f[2]), [int(a) for a in images[m][i, j]])
                 for o, f, (m, i, j) in zip(s.forward([f[0] for f in feats]), feats, places)
             ]
         )
+        return s.backward(G, seed)
+
+    def backward(s, G, seed):
         flat = np.zeros_like(s.p)
         into = s.views(flat)
         Gh = s.mask(s.back(s.L, G, into, seed), s.L)
@@ -233,6 +241,15 @@ class Model:
             s.p = s.p - (s.m * f4(pol["step_size"] / (1 - s.c1))) / (np.sqrt(s.v) + f4(pol["eps"]))
         s.A = np.maximum(np.array(s.seen, f4), s.A * f4(s.decay))
 
+    def state(s, online):
+        parts = [s.p, s.A] + ([s.m, s.v] if online else [])
+        return [(a + f4(0)).astype("<f4").tobytes() for a in parts]
+
+    def decode_batch(s, tiles, streams, images):
+        S = len(streams)
+        for b in range(min(S, len(tiles))):
+            s.decode(tiles[b::S], streams[b], images)
+
     def decode(s, tiles, stream, images):
         order = sorted(
             (j + 4 * i, t, i, j)
@@ -254,11 +271,15 @@ class Model:
 
 class Head:
     def __init__(s, model, o, pred, cand):
+        s.prepare(model, o, pred)
+        s.cand, s.there = cand, range(7)
+        s.u = weights(s.o[s.cp : s.cp + 7], 16)[2]
+
+    def prepare(s, model, o, pred):
         s.o = [float(a) for a in o]
-        s.pred, s.cand, s.C, s.K = pred, cand, model.C, model.K
+        s.pred, s.C, s.K = pred, model.C, model.K
         s.base = 3 * s.K * s.C
         s.cp = s.base + s.C * (s.C - 1) // 2
-        s.u = weights(s.o[s.cp : s.cp + 7], 16)[2]
         s.res = []
 
     def channel(s):
@@ -308,13 +329,21 @@ class Head:
         t = ((s.u[0] * mass) >> 16) + 1 + sum(s.u[m + 1] << 16 for m in range(6) if hit[m])
         u = [(s.u[m + 1] << 32) // t if hit[m] else 0 for m in range(6)]
         s.u = [(1 << 16) - sum(u)] + u
-        s.res.append(value - s.pred[c])
+        s.passed(value)
+
+    def passed(s, value):
+        s.res.append(value - s.pred[len(s.res)])
+
+    def hits(s, product, pixel):
+        q, t, _ = weights(s.o[s.cp : s.cp + 7], 16)
+        pc = [a / t for a in q]
+        equal = [pc[m + 1] if s.cand[m] == pixel else 0.0 for m in range(6)]
+        return pc, [pc[0] * product] + equal
 
 
-def head_gradient(model, o, pred, cand, pixel):
-    h = Head(model, o, pred, cand)
-    C, K = model.C, model.K
-    out = [0.0] * len(o)
+def head_gradient(h, pixel):
+    C, K, pred = h.C, h.K, h.pred
+    out = [0.0] * len(h.o)
 
     def S(z):
         t = exp(-abs(z))
@@ -352,16 +381,14 @@ def head_gradient(model, o, pred, cand, pixel):
             mixed = mixed + p * mass
         product = product * (mixed + 2.0**-20)
         kept.append((mixed, rows, list(h.res)))
-        h.res.append(res)
-    q, t, _ = weights(h.o[h.cp : h.cp + 7], 16)
-    pc = [a / t for a in q]
-    hits = [pc[0] * product] + [pc[m + 1] if cand[m] == list(pixel) else 0.0 for m in range(6)]
+        h.passed(pixel[c])
+    pc, hits = h.hits(product, list(pixel))
     like = 0.0
     for i, a in enumerate(hits):
         like = a if i == 0 else like + a
     share = hits[0] / like
-    for m in range(7):
-        out[h.cp + m] = pc[m] - hits[m] / like
+    for m, p, hit in zip(h.there, pc, hits):
+        out[h.cp + m] = p - hit / like
     for c, (mixed, rows, res) in enumerate(kept):
         at = 3 * K * c
         shift = 0.0
@@ -806,16 +833,14 @@ def decode_shard(z, man, data, shard, shapes):
         pixels = []
         for tiles in group:
             m.quantise()
-            for b in range(min(S, len(tiles))):
-                m.decode(tiles[b::S], streams[b], images)
+            m.decode_batch(tiles, streams, images)
             for im, row, h, w in tiles:
                 pixels.append(images[im][row : row + h].tobytes())
             if pol["name"] == "online":
                 m.adapt(pol, tiles, images, man["seed"])
         assert all(m.ended(s, b) for b, s in enumerate(streams)), "left over"
         assert digest(pixels) == pd, "pixels"
-        state = [m.p, m.A] + ([m.m, m.v] if pol["name"] == "online" else [])
-        assert digest((a + f4(0)).astype("<f4").tobytes() for a in state) == sd, "state"
+        assert digest(m.state(pol["name"] == "online")) == sd, "state"
     assert first == len(batches) and shard["code_bytes"] == 4 * words_seen
     return images
 

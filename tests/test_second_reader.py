@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import second_reader
 import second_reader_latent
+import second_reader_memory
 import torch
 from fakes import picture, small_vae
 from PIL import Image
@@ -26,10 +27,13 @@ import osoa_pl
 from osoa_pl.arith.functions import inverse_normal_cdf
 from osoa_pl.data import png
 from osoa_pl.format.blocks import BlockWriter
-from osoa_pl.models import latents
+from osoa_pl.models import colours, latents, memory, recall
+from osoa_pl.models.memory_ar import MemoryConfig
+from osoa_pl.models.memory_ar import initial_parameters as memory_parameters
 from osoa_pl.models.vae import VAEConfig
 from osoa_pl.models.vae import initial_parameters as vae_parameters
 from osoa_pl.models.zoo import pack
+from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import BatchSettings
 from osoa_pl.types import MODES
 
@@ -338,3 +342,97 @@ def test_tables_of_the_normal_distribution():
     sample = np.random.default_rng(0).integers(0, 1 << 20, 2000)
     stdlib = np.array([ppf((i + 0.5) * 2.0**-20) for i in sample.tolist()], np.float32)
     np.testing.assert_array_equal(noise.numpy()[sample].astype(np.float32), stdlib)
+
+
+def memory_checkpoint(folder, bits=8, own=0.0):
+    """Untrained models with memory. own: added to the logit of the network's own mixture."""
+    models = {}
+    for kind, channels in (("grey", 1), ("rgb", 3)):
+        config = MemoryConfig(channels, width=16, depth=1, mixtures=2, memory_bits=bits)
+        parameters = memory_parameters(config, channels)
+        noise = torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
+        parameters += 0.05 * noise
+        parameters[-31] += own
+        models[kind] = config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
+    path = folder / "memory.safetensors"
+    path.write_bytes(pack(models, "memory_ar"))
+    return str(path)
+
+
+def assert_memory(checkpoint, images, folder, adaptation="online", streams=1):
+    settings = BatchSettings(150, 64, segment_batches=3, streams=streams)
+    osoa_pl.compress(
+        images, folder / "a.osoa", checkpoint=checkpoint, adaptation=adaptation, seed=5,
+        step_size=0.01, settings=settings, model_only=True, threads=1,
+    )  # fmt: skip
+    found = second_reader.read(str(folder / "a.osoa"), checkpoint).pictures
+    assert_equal(found, images)
+
+
+def few_colours(height, width, channels, seed):
+    rng = np.random.default_rng(seed)
+    return rng.choice(np.array([[3, 90, 7], [3, 91, 200], [60, 0, 255]], np.uint8), height * width)[
+        :, :channels
+    ].reshape(height, width, channels)
+
+
+@pytest.mark.parametrize("adaptation", ["none", "online"])
+@pytest.mark.parametrize("streams", [1, 2])
+def test_models_with_memory(adaptation, streams, tmp_path):
+    """Repeats in a batch and of earlier ones, strips, tiles narrower than 4, grey and RGB."""
+    images = [picture(6, 8, 3, n % 2) for n in range(5)]
+    images += [picture(21, 10, 3, 5)] * 2 + [picture(9, 1, 3, 1), picture(1, 12, 3)]
+    images += [picture(8, 6, 1, n % 2) for n in range(4)] + [picture(11, 3, 1, 2)] * 2
+    assert_memory(memory_checkpoint(tmp_path), images, tmp_path, adaptation, streams)
+    assert "osoa_pl" not in Path(second_reader_memory.__file__).read_text()
+
+
+@pytest.mark.parametrize("own", [0.0, -40.0])
+def test_colours_seen(own, tmp_path, monkeypatch):
+    """Few colours, then too many; with -40 the mixture has no weight but the one it is given."""
+    monkeypatch.setitem(colours.MOST_COLOURS, 1, 6)
+    monkeypatch.setitem(second_reader_memory.MOST_COLOURS, 1, 6)
+    images = [few_colours(8, 10, 3, n) for n in range(4)] + [picture(5, 6, 3)] * 2
+    images += [few_colours(8, 10, 1, n % 3) for n in range(4)]
+    images += [few_colours(5, 9, 1, 5) + np.uint8(n) for n in range(4)]
+    assert_memory(memory_checkpoint(tmp_path, 9, own), images, tmp_path)
+
+
+def test_what_memory_keeps(tmp_path, monkeypatch):
+    """As if there had been much before: the ring's end, and what is dropped; several updates."""
+    first = second_reader_memory.RING - 400
+    begin = memory.MemoryState.__init__
+
+    def late(self, *arguments):
+        begin(self, *arguments)
+        self._head = first
+
+    monkeypatch.setattr(memory.MemoryState, "__init__", late)
+    monkeypatch.setattr(second_reader_memory.Memory, "first_head", first)
+    monkeypatch.setattr(memory, "_MOST_SHAPES", 2)
+    monkeypatch.setattr(second_reader_memory, "KEPT", 2)
+    monkeypatch.setattr(memory, "_MEAN_SAMPLES", 500)
+    monkeypatch.setattr(second_reader_memory, "LARGEST_MEAN", 500)
+    monkeypatch.setitem(OnlineAdaptation.__init__.__kwdefaults__, "updates", 3)
+    shapes = [(6, 7), (5, 6), (6, 7), (4, 6), (5, 6), (9, 10), (6, 7), (9, 10), (4, 6), (4, 6)]
+    images = [picture(h, w, 3, 1) // 32 * 32 for h, w in shapes]
+    assert_memory(memory_checkpoint(tmp_path), images, tmp_path)
+
+
+def test_counts_in_memory(tmp_path):
+    """One colour until no count grows, and then another."""
+    images = [np.full((10, 15, 1), n // 3, np.uint8) for n in range(4)]
+    assert_memory(memory_checkpoint(tmp_path), images, tmp_path)
+
+
+def test_tables_of_models_with_memory():
+    trust = memory._first_trust()
+    found = [sha256(recall.STRETCH), sha256(trust, "<i8")]
+    page = (Path(__file__).parents[1] / "docs" / "format.md").read_text()
+    assert all(digest in page for digest in found)
+    assert recall.STRETCH.tolist() == second_reader_memory.D
+    assert trust.tolist() == second_reader_memory.START
+    assert (1 << memory.HISTORY_BITS, memory._MOST_SHAPES, memory._MEAN_SAMPLES) == (
+        second_reader_memory.RING, second_reader_memory.KEPT, second_reader_memory.LARGEST_MEAN,
+    )  # fmt: skip
+    assert colours.MOST_COLOURS == second_reader_memory.MOST_COLOURS

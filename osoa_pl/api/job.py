@@ -154,8 +154,11 @@ class CompressionJob:
     def _prepare(self) -> None:
         options = self._options
         family = zoo.family_of(self.checkpoint)
+        suited = dict(family.settings)
+        if options.adaptation == "auto" and options.effort >= auto.PATIENT_EFFORT:
+            suited |= family.patient
         self.options = CodingOptions(
-            self.checkpoint, _settings(options.settings, family.settings), options.seed,
+            self.checkpoint, _settings(options.settings, suited), options.seed,
             options.adaptation, options.step_size, auto.search(options.effort, family.step_sizes),
             options.device, options.threads, options.measure, options.model_only,
         )  # fmt: skip

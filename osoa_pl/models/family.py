@@ -52,8 +52,8 @@ class Family:
     config: makes a `Config` from its plain form. build: (config, parameters, activation maxima,
     engine, threads) -> the model that codes, over these very tensors; engine None: compiled on
     the CPU, eager elsewhere. density: config -> the module that trains. settings: the
-    `BatchSettings` that suit it, where they differ from the default. step_sizes: what the policy
-    `auto` tries.
+    `BatchSettings` that suit it, where they differ from the default; patient: and those for high
+    effort, where time matters less. step_sizes: what the policy `auto` tries.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Family:
     density: Callable[[Any], Density]
     settings: Mapping[str, int] = field(default_factory=dict)
     step_sizes: tuple[float, ...] = (5e-4, 1e-3)
+    patient: Mapping[str, int] = field(default_factory=dict)
 
 
 def register(family: Family) -> Family:

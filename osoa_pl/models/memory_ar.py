@@ -44,8 +44,8 @@ class MemoryConfig(local_ar.LocalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.memory_bits) is not int or not 8 <= self.memory_bits <= 24:
-            raise UsageError(f"memory model: memory_bits {self.memory_bits!r}, expected 8 to 24")
+        if type(self.memory_bits) is not int or not 8 <= self.memory_bits <= 20:
+            raise UsageError(f"memory model: memory_bits {self.memory_bits!r}, expected 8 to 20")
 
     @property
     def outputs(self) -> int:
@@ -217,4 +217,5 @@ FAMILY = Family(
     settings={
         "batch_pixels": 4096, "first_pixels": 1024, "segment_batches": 64, "streams": GROUPS,
     },
+    patient={"batch_pixels": 2048, "segment_batches": 128},
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 One-shot learning for repeats, where gradients would need hundreds of steps. Everything is integers:
 
-- **contexts**: for each of 8 shapes of causal context a hash table of the last 3 distinct pixels
+- **contexts**: for each of 9 contexts a hash table of the last 3 distinct pixels
   that followed it, with counts. A group of tiles also sees what it has coded of the present batch.
 - **matches**: pointers into old pixels, carried along from the neighbours or found by context,
   each verified against the 24 causal neighbours (the match model of Mahoney's PAQ, in 2D).
@@ -93,7 +93,7 @@ class Tables(NamedTuple):
     """Memory of the batches before the present one."""
 
     entries: NDArray[np.uint32]
-    """[contexts, 2^bits, 4]: check, then three pixels with their counts in the top byte."""
+    """[LASTING, 2^bits, 4]: check, then three pixels with their counts in the top byte."""
     pointers: NDArray[np.int64]
     """[2, 2^17]: place << 20 | stride of the pixel that followed a context last; 0: none."""
     history: NDArray[np.uint32]
