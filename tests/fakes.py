@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from osoa_pl.models.local_ar import LocalConfig, initial_parameters
+from osoa_pl.models.memory_ar import MemoryConfig
+from osoa_pl.models.memory_ar import initial_parameters as memory_parameters
 from osoa_pl.models.vae import VAEConfig
 from osoa_pl.models.vae import initial_parameters as vae_parameters
 
@@ -14,6 +16,15 @@ def small_model(channels: int) -> tuple[LocalConfig, torch.Tensor, torch.Tensor,
     """(config, parameters, activation maxima, second moments) of a tiny untrained model."""
     config = LocalConfig(channels, width=16, depth=1, mixtures=2)
     parameters = initial_parameters(config, seed=channels)
+    return config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
+
+
+def small_memory_model(
+    channels: int,
+) -> tuple[MemoryConfig, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `small_model`, with memory."""
+    config = MemoryConfig(channels, width=16, depth=1, mixtures=2, memory_bits=10)
+    parameters = memory_parameters(config, seed=channels)
     return config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
 
 

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from fakes import picture
+from fakes import picture, small_memory_model
 
 import osoa_pl
 from osoa_pl.errors import DamagedArchiveError, PortabilityError
-from osoa_pl.models.memory_ar import MemoryConfig, initial_parameters
 from osoa_pl.models.zoo import pack
 from osoa_pl.online import session
 
@@ -22,12 +20,7 @@ SETTINGS = {"batch_pixels": 700, "first_pixels": 300, "segment_batches": 2}
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small untrained model with memory, grey and RGB."""
-    models = {}
-    for kind, channels in (("grey", 1), ("rgb", 3)):
-        config = MemoryConfig(channels, width=16, depth=1, mixtures=2, memory_bits=10)
-        parameters = initial_parameters(config, channels)
-        moment = torch.full_like(parameters, 1e-6)
-        models[kind] = (config, parameters, torch.full((3,), 2.0), moment)
+    models = {"grey": small_memory_model(1), "rgb": small_memory_model(3)}
     path = tmp_path_factory.mktemp("checkpoint") / "memory.safetensors"
     path.write_bytes(pack(models, "memory_ar"))
     return str(path)

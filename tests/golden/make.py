@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fakes import picture, small_model
+from fakes import picture, small_memory_model, small_model
 from test_golden import CONTENTS, GOLDEN, described
 
 import osoa_pl
@@ -91,10 +91,10 @@ def transformed(folder: Path) -> None:
 
 
 def main() -> None:
-    """Write the archives and what they hold; `PREFIX transforms`: that one alone."""
+    """Write the archives and what they hold; `PREFIX transforms`, `PREFIX memory`: that alone."""
     prefix, *alone = sys.argv[1:]
     if alone:
-        write_transformed(prefix)
+        {"transforms": write_transformed, "memory": write_memory}[alone[0]](prefix)
         return
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
@@ -132,6 +132,29 @@ def write_transformed(prefix: str) -> None:
         osoa_pl.compress(
             source, path, checkpoint=str(checkpoint), embed_checkpoint=True, settings=SETTINGS,
             adaptation="online", times=False,
+        )  # fmt: skip
+        osoa_pl.decompress(path, Path(place, "out"))
+        known = json.loads(CONTENTS.read_text())
+        known[path.name] = described(Path(place, "out"))
+        CONTENTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def write_memory(prefix: str) -> None:
+    """The archive of a model with memory: repeats, recoloured tiles, equal sizes, strips, grey."""
+    with tempfile.TemporaryDirectory() as place:
+        source, checkpoint = Path(place, "in"), Path(place, "memory.safetensors")
+        source.mkdir()
+        tiles = np.stack([picture(16, 18, 3, n % 4) >> 4 for n in range(16)])
+        tiles[8:] = 255 - tiles[8:]
+        np.save(source / "tiles.npy", tiles)
+        Image.fromarray(picture(90, 40, 3, 5)).save(source / "strips.png")
+        np.save(source / "grey.npy", np.stack([picture(14, 15, 1, n % 5) for n in range(10)]))
+        models = {"grey": small_memory_model(1), "rgb": small_memory_model(3)}
+        checkpoint.write_bytes(pack(models, "memory_ar"))
+        path = GOLDEN / f"{prefix}-memory.osoa"
+        osoa_pl.compress(
+            source, path, checkpoint=str(checkpoint), embed_checkpoint=True, settings=SETTINGS,
+            adaptation="online", model_only=True, times=False,
         )  # fmt: skip
         osoa_pl.decompress(path, Path(place, "out"))
         known = json.loads(CONTENTS.read_text())
