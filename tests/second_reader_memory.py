@@ -23,6 +23,8 @@ ALL = (1 << 64) - 1
 RING = 1 << 22
 KEPT = 256  # shapes, and means
 LARGEST_MEAN = 1 << 18
+MEAN_OF = 32
+FIRST_TRIES, MOST_TRIES = 24, 1000
 MOST_COLOURS = {3: 1 << 13, 1: 64}
 NEAR = [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, 2), (-1, -2), (0, -3), (-2, -1)]
 NEAR += [(-2, 1), (-2, -2), (-2, 2), (-1, -3), (-1, 3), (-2, -3), (-2, 3), (-3, 0), (-3, -1)]
@@ -123,7 +125,7 @@ class Memory(Model):
         s.size = 1 << cfg.get("memory_bits", 18)
         s.sizes[0] = (H, {3: 136, 1: 68}[C])
         s.sizes[-1] = (3 * K * C + C * (C - 1) // 2 + 31, H)
-        s.trust, s.tries = list(START), [24] * 1064
+        s.trust, s.tries = list(START), [FIRST_TRIES] * 1064
         s.tables, s.pointers = [{} for _ in range(8)], [{}, {}]
         s.ring, s.marked, s.head = {}, {}, s.first_head
         s.shapes, s.means, s.colours = {}, {}, Counter()
@@ -311,7 +313,7 @@ class Memory(Model):
         for b, y in tries.items():
             n = s.tries[b]
             s.trust[b] = clamp((s.trust[b] * n + hits[b] * 65536) // (n + y), 32, 65504)
-            s.tries[b] = min(n + y, 1000)
+            s.tries[b] = min(n + y, MOST_TRIES)
         for (im, r, h, w), looked in zip(tiles, s.looked):
             s.write(images[im], (r, h, w), looked)
 
@@ -330,7 +332,7 @@ class Memory(Model):
         if len(cells) * s.C <= LARGEST_MEAN:
             value = 256 * img[r : r + h].astype(np.int64)
             m, c = s.means.get(shape, (value, 0))
-            c = min(c + 1, 32)
+            c = min(c + 1, MEAN_OF)
             remember(s.means, shape, (m + (value - m) // c, c))
 
 

@@ -369,11 +369,18 @@ def assert_memory(checkpoint, images, folder, adaptation="online", streams=1):
     assert_equal(found, images)
 
 
-def few_colours(height, width, channels, seed):
-    rng = np.random.default_rng(seed)
-    return rng.choice(np.array([[3, 90, 7], [3, 91, 200], [60, 0, 255]], np.uint8), height * width)[
-        :, :channels
-    ].reshape(height, width, channels)
+MEMORY_LIMITS = {
+    "_MOST_SHAPES": "KEPT", "_MEAN_SAMPLES": "LARGEST_MEAN", "_MEAN_WINDOW": "MEAN_OF",
+    "_FIRST_TRIES": "FIRST_TRIES", "_MOST_TRIES": "MOST_TRIES",
+}  # fmt: skip
+
+
+def few_colours(height, width, channels, seed, count=3):
+    """The first pixels have all of them."""
+    palette = np.array([[3, 90, 7], [3, 91, 200], [60, 0, 255], [61, 0, 2]], np.uint8)[:count]
+    chosen = np.random.default_rng(seed).integers(0, count, height * width)
+    chosen[:count] = np.arange(count)
+    return palette[chosen, 3 - channels :].reshape(height, width, channels)
 
 
 @pytest.mark.parametrize("adaptation", ["none", "online"])
@@ -389,12 +396,14 @@ def test_models_with_memory(adaptation, streams, tmp_path):
 
 @pytest.mark.parametrize("own", [0.0, -40.0])
 def test_colours_seen(own, tmp_path, monkeypatch):
-    """Few colours, then too many; with -40 the mixture has no weight but the one it is given."""
-    monkeypatch.setitem(colours.MOST_COLOURS, 1, 6)
-    monkeypatch.setitem(second_reader_memory.MOST_COLOURS, 1, 6)
-    images = [few_colours(8, 10, 3, n) for n in range(4)] + [picture(5, 6, 3)] * 2
-    images += [few_colours(8, 10, 1, n % 3) for n in range(4)]
-    images += [few_colours(5, 9, 1, 5) + np.uint8(n) for n in range(4)]
+    """With -40 the mixture has no weight but the one it is given."""
+    monkeypatch.setitem(colours.MOST_COLOURS, 1, 4)
+    monkeypatch.setitem(second_reader_memory.MOST_COLOURS, 1, 4)
+    just, short = (8, 8), (7, 9)  # 16 pixels for each of 4 colours, or one less
+    images = [few_colours(*just, 3, 0, 4), *(few_colours(5, 6, 3, n % 3) for n in range(9))]
+    images += [picture(5, 6, 3)] * 2
+    images += [few_colours(*short, 1, 0, 4), *(few_colours(8, 10, 1, n, 4) for n in range(3))]
+    images += [few_colours(8, 10, 1, 4) + np.uint8(1)] * 2  # too many from here
     assert_memory(memory_checkpoint(tmp_path, 9, own), images, tmp_path)
 
 
@@ -409,19 +418,13 @@ def test_what_memory_keeps(tmp_path, monkeypatch):
 
     monkeypatch.setattr(memory.MemoryState, "__init__", late)
     monkeypatch.setattr(second_reader_memory.Memory, "first_head", first)
-    monkeypatch.setattr(memory, "_MOST_SHAPES", 2)
-    monkeypatch.setattr(second_reader_memory, "KEPT", 2)
-    monkeypatch.setattr(memory, "_MEAN_SAMPLES", 500)
-    monkeypatch.setattr(second_reader_memory, "LARGEST_MEAN", 500)
     monkeypatch.setitem(OnlineAdaptation.__init__.__kwdefaults__, "updates", 3)
+    for (theirs, ours), value in zip(MEMORY_LIMITS.items(), (2, 500, 2, 1, 90), strict=True):
+        monkeypatch.setattr(memory, theirs, value)
+        monkeypatch.setattr(second_reader_memory, ours, value)
     shapes = [(6, 7), (5, 6), (6, 7), (4, 6), (5, 6), (9, 10), (6, 7), (9, 10), (4, 6), (4, 6)]
-    images = [picture(h, w, 3, 1) // 32 * 32 for h, w in shapes]
-    assert_memory(memory_checkpoint(tmp_path), images, tmp_path)
-
-
-def test_counts_in_memory(tmp_path):
-    """One colour until no count grows, and then another."""
-    images = [np.full((10, 15, 1), n // 3, np.uint8) for n in range(4)]
+    images = [picture(h, w, 3, n % 3) // 32 * 32 for n, (h, w) in enumerate(shapes)]
+    images += [np.full((10, 15, 1), n // 3, np.uint8) for n in range(4)]
     assert_memory(memory_checkpoint(tmp_path), images, tmp_path)
 
 
@@ -432,7 +435,7 @@ def test_tables_of_models_with_memory():
     assert all(digest in page for digest in found)
     assert recall.STRETCH.tolist() == second_reader_memory.D
     assert trust.tolist() == second_reader_memory.START
-    assert (1 << memory.HISTORY_BITS, memory._MOST_SHAPES, memory._MEAN_SAMPLES) == (
-        second_reader_memory.RING, second_reader_memory.KEPT, second_reader_memory.LARGEST_MEAN,
-    )  # fmt: skip
+    assert 1 << memory.HISTORY_BITS == second_reader_memory.RING
+    for theirs, ours in MEMORY_LIMITS.items():
+        assert getattr(memory, theirs) == getattr(second_reader_memory, ours)
     assert colours.MOST_COLOURS == second_reader_memory.MOST_COLOURS
