@@ -359,8 +359,8 @@ def memory_checkpoint(folder, bits=8, own=0.0):
     return str(path)
 
 
-def assert_memory(checkpoint, images, folder, adaptation="online", streams=1):
-    settings = BatchSettings(150, 64, segment_batches=3, streams=streams)
+def assert_memory(checkpoint, images, folder, adaptation="online", streams=1, batches=(150, 64)):
+    settings = BatchSettings(*batches, segment_batches=3, streams=streams)
     osoa_pl.compress(
         images, folder / "a.osoa", checkpoint=checkpoint, adaptation=adaptation, seed=5,
         step_size=0.01, settings=settings, model_only=True, threads=1,
@@ -378,7 +378,8 @@ MEMORY_LIMITS = {
 def few_colours(height, width, channels, seed, count=3):
     """The first pixels have all of them."""
     palette = np.array([[3, 90, 7], [3, 91, 200], [60, 0, 255], [61, 0, 2]], np.uint8)[:count]
-    chosen = np.random.default_rng(seed).integers(0, count, height * width)
+    chosen = np.random.default_rng(seed).geometric(0.6, height * width) - 1
+    chosen = np.minimum(chosen, count - 1)
     chosen[:count] = np.arange(count)
     return palette[chosen, 3 - channels :].reshape(height, width, channels)
 
@@ -400,8 +401,8 @@ def test_colours_seen(own, tmp_path, monkeypatch):
     monkeypatch.setitem(colours.MOST_COLOURS, 1, 4)
     monkeypatch.setitem(second_reader_memory.MOST_COLOURS, 1, 4)
     just, short = (8, 8), (7, 9)  # 16 pixels for each of 4 colours, or one less
-    images = [few_colours(*just, 3, 0, 4), *(few_colours(5, 6, 3, n % 3) for n in range(9))]
-    images += [picture(5, 6, 3)] * 2
+    images = [few_colours(*just, 3, 0, 4), *(few_colours(5, 6, 3, n % 3) for n in range(4))]
+    images += [few_colours(8, 10, 3, n) for n in range(4)] + [picture(5, 6, 3)] * 2
     images += [few_colours(*short, 1, 0, 4), *(few_colours(8, 10, 1, n, 4) for n in range(3))]
     images += [few_colours(8, 10, 1, 4) + np.uint8(1)] * 2  # too many from here
     assert_memory(memory_checkpoint(tmp_path, 9, own), images, tmp_path)
@@ -424,8 +425,26 @@ def test_what_memory_keeps(tmp_path, monkeypatch):
         monkeypatch.setattr(second_reader_memory, ours, value)
     shapes = [(6, 7), (5, 6), (6, 7), (4, 6), (5, 6), (9, 10), (6, 7), (9, 10), (4, 6), (4, 6)]
     images = [picture(h, w, 3, n % 3) // 32 * 32 for n, (h, w) in enumerate(shapes)]
-    images += [np.full((10, 15, 1), n // 3, np.uint8) for n in range(4)]
+    images += [np.full((10, 12, 1), n, np.uint8) for n in (0, 0, 0, 40, 40, 0)]
     assert_memory(memory_checkpoint(tmp_path), images, tmp_path)
+
+
+def test_local_tables(tmp_path):
+    """So many contexts in a batch that some take others' entries."""
+    rng = np.random.default_rng(0)
+    palette = rng.integers(0, 256, (110, 3), dtype=np.uint8)
+    images = [palette[rng.integers(0, 110, (13, 13))]] * 4
+    batches = 4 * 169, 4 * 169
+    assert_memory(memory_checkpoint(tmp_path), images, tmp_path, "none", 2, batches)
+
+
+def test_counts_that_fade(tmp_path):
+    """Some four pixels after every context, one of them most often."""
+    rng = np.random.default_rng(0)
+    palette = rng.integers(0, 256, (4, 3), dtype=np.uint8)
+    images = [palette[np.minimum(rng.geometric(0.6, (9, 9)) - 1, 3)] for _ in range(4)]
+    images = [rng.permutation(image) for image in images]
+    assert_memory(memory_checkpoint(tmp_path), images, tmp_path, "online", 2, (162, 162))
 
 
 def test_tables_of_models_with_memory():
