@@ -68,10 +68,12 @@ def choose(start: Start, tried: Search) -> Generator[Move, None, Trajectory]:
             if runner is not best:
                 runner.release()
         yield Move(best)
+        best.release()
         finalists.append(best)
     if tried.plain or not runners:
         plain = start(NoAdaptation())
         yield Move(plain)
+        plain.release()
         finalists.insert(0, plain)
     return min(finalists, key=lambda trajectory: trajectory.record.cost)
 
