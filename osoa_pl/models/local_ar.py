@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -98,6 +99,8 @@ class LocalAutoregressive:
     """
 
     precision = compiled_head.PRECISION
+    head: ClassVar[ModuleType] = compiled_head
+    """Where `interval_rows` and `gradient_rows` are."""
 
     def __init__(
         self,
@@ -185,10 +188,14 @@ class LocalAutoregressive:
         start = np.empty(pixels.shape, np.uint32)
         frequency = np.empty(pixels.shape, np.uint32)
         self._pool.run(
-            compiled_head.interval_rows, len(pixels), outputs, pixels, self._predictors,
-            self._copies, self.channels, self.config.mixtures, start, frequency,
+            self.head.interval_rows, len(pixels), outputs, pixels, *self._head_tables(batch),
+            self.channels, self.config.mixtures, start, frequency,
         )  # fmt: skip
         return start, frequency
+
+    def _head_tables(self, batch: TileBatch) -> tuple[Any, ...]:
+        """What the head's kernels need beside outputs and pixels, after a forward pass."""
+        return self._predictors, self._copies
 
     def bits(self, batch: TileBatch, seed: int, counter: int) -> float:
         """Ideal code length of the batch in bits: -log2 of its intervals' shares."""
@@ -276,8 +283,8 @@ class LocalAutoregressive:
         pixels = self.pixels(batch)
         gradient = torch.empty(outputs.shape)
         self._pool.run(
-            compiled_head.gradient_rows, len(pixels), outputs.numpy(), pixels, self._predictors,
-            self._copies, self.channels, self.config.mixtures, gradient.numpy(),
+            self.head.gradient_rows, len(pixels), outputs.numpy(), pixels,
+            *self._head_tables(batch), self.channels, self.config.mixtures, gradient.numpy(),
         )  # fmt: skip
         flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
         return flat.mul_(torch.tensor(1.0 / (len(pixels) * self.channels)))

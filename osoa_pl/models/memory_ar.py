@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -83,6 +84,7 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
     """Direct model with memory; see `base.DirectModel` for the contract."""
 
     config: MemoryConfig
+    head: ClassVar[ModuleType] = memory_head
 
     def __init__(
         self,
@@ -134,17 +136,8 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
         orders = [group_order(batch.table, group) for group in groups if group < GROUPS]
         return np.concatenate([np.zeros(0, np.int64), *orders])
 
-    def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
-        """As `LocalAutoregressive.intervals`."""
-        outputs = self._forward(batch).numpy()
-        pixels = self.pixels(batch)
-        start = np.empty(pixels.shape, np.uint32)
-        frequency = np.empty(pixels.shape, np.uint32)
-        self._pool.run(
-            memory_head.interval_rows, len(pixels), outputs, pixels, self.look(batch),
-            self.memory.colours.tree, self.channels, self.config.mixtures, start, frequency,
-        )  # fmt: skip
-        return start, frequency
+    def _head_tables(self, batch: TileBatch) -> tuple[Any, ...]:
+        return self.look(batch), self.memory.colours.tree
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """Fill in the batch's pixels; False when a stream has run out of words."""
@@ -163,18 +156,6 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
 
         threads = GROUPS if together else 1
         return self._decode(threads, work.features, memory_wavefront.decode_groups, before)
-
-    def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
-        """As `LocalAutoregressive.gradient`; memory is not differentiated."""
-        outputs = self._outputs if self._outputs is not None else self._forward(batch)
-        pixels = self.pixels(batch)
-        gradient = torch.empty(outputs.shape)
-        self._pool.run(
-            memory_head.gradient_rows, len(pixels), outputs.numpy(), pixels, self.look(batch),
-            self.memory.colours.tree, self.channels, self.config.mixtures, gradient.numpy(),
-        )  # fmt: skip
-        flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
-        return flat.mul_(torch.tensor(1.0 / (len(pixels) * self.channels)))
 
     def remember(self, batch: TileBatch) -> None:
         """Take a batch whose pixels are known into memory."""

@@ -20,6 +20,7 @@ from osoa_pl.models.mixture_head import (
     ChannelTerms,
     channel_gradients,
     channel_terms,
+    find_value,
 )
 from osoa_pl.models.recall import COMPONENTS, Work
 
@@ -186,13 +187,8 @@ class Pixels:
         return first, last - first
 
     def find(self, slot: Tensor) -> Tensor:
-        """The value whose interval holds `slot` (int64 [P], 0 to 2^20 - 1), by bisection."""
-        low, high = torch.zeros_like(slot), torch.full_like(slot, 256)
-        for _ in range(8):
-            middle = (low + high) >> 1
-            below = self.edges(middle)[0] <= slot
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return low
+        """The value whose interval holds `slot` (int64 [P], 0 to 2^20 - 1)."""
+        return find_value(slot, lambda value: self.edges(value)[0])
 
 
 def intervals(head: Pixels, pixels: Tensor) -> tuple[Tensor, Tensor]:

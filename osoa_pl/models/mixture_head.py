@@ -8,6 +8,7 @@ and as a check of `gradient`; it decides no bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +87,16 @@ def update_copies(value: Tensor, mass: Tensor, copy_weights: Tensor, copies: Ten
     return torch.cat([(1 << 16) - kept.sum(1, keepdim=True), kept], 1)
 
 
+def find_value(slot: Tensor, edge: Callable[[Tensor], Tensor]) -> Tensor:
+    """The largest value 0 to 255 whose lower edge is not above `slot`, int64 [P], by bisection."""
+    low, high = torch.zeros_like(slot), torch.full_like(slot, 256)
+    for _ in range(8):
+        middle = (low + high) >> 1
+        below = edge(middle) <= slot
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return low
+
+
 class Pixels:
     """The head of a set of pixels, channel after channel: the coding order of each pixel."""
 
@@ -122,13 +133,8 @@ class Pixels:
         return first, last - first
 
     def find(self, slot: Tensor) -> Tensor:
-        """The value whose interval holds `slot` (int64 [P], 0 to 2^20 - 1), by bisection."""
-        low, high = torch.zeros_like(slot), torch.full_like(slot, 256)
-        for _ in range(8):
-            middle = (low + high) >> 1
-            below = self.edges(middle)[0] <= slot
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return low
+        """The value whose interval holds `slot` (int64 [P], 0 to 2^20 - 1)."""
+        return find_value(slot, lambda value: self.edges(value)[0])
 
 
 def intervals(

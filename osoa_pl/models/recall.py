@@ -62,7 +62,7 @@ SCORES = len(OFFSETS) + 1
 BINS = CONTEXT_BINS + 2 * SCORES * 4
 _LEAST_SCORE = 4
 _ABSENT = np.float32(-48.0)
-_EXTRA = {1: 24, 3: 40}
+_EXTRA = (0, 24, 0, 40)  # features by samples a pixel
 _AHEAD = np.array([(0, 1), (1, 0), (1, 1), (1, -1)], np.int64)  # seen in the reference alone
 
 
@@ -261,6 +261,16 @@ def _old_residual(history, mask, there, width, channel, channels):  # type: igno
     return value, value - median_edge(west, north, north_west)
 
 
+@njit(inline="always")
+def _propose(work, pixel, n, column, value, trust, odds):  # type: ignore[no-untyped-def]
+    """Note proposal number n of a pixel, its bin of trust and log-odds in 1/8; returns n + 1."""
+    work.columns[pixel, n] = column
+    work.values[pixel, n] = value
+    work.bins[pixel, n] = trust
+    work.offsets[pixel, n] = odds * np.float32(0.125)
+    return n + 1
+
+
 @njit(cache=True, nogil=True)
 def look(  # type: ignore[no-untyped-def]
     tables, work, channels, group, tile, pixel, place, stride, row, column, seen
@@ -273,17 +283,13 @@ def look(  # type: ignore[no-untyped-def]
     packed, history = work.packed, tables.history
     hashes, x = work.hashes[pixel], work.features[pixel]
     predictor = work.predictors[pixel]
-    values, columns = work.values[pixel], work.columns[pixel]
-    bins, offsets = work.bins[pixel], work.offsets[pixel]
     mask = history.shape[0] - 1
-    first = x.shape[0] - (24 if channels == 1 else 40)
+    first = x.shape[0] - _EXTRA[channels]
     for k in range(first, x.shape[0]):
         x[k] = np.float32(0.0)
     for k in range(NEIGHBOURS):
-        columns[k] = k
-        values[k] = packed[place + COPIES[k, 0] * stride + COPIES[k, 1]]
-        bins[k] = -1
-        offsets[k] = np.float32(0.0)
+        near = packed[place + COPIES[k, 0] * stride + COPIES[k, 1]]
+        _propose(work, pixel, k, k, near, -1, np.float32(0.0))
     n = NEIGHBOURS
     _hash_contexts(packed, place, stride, row + work.rows[tile], column, hashes)
     # the reference stands in the history or, the tile before in the group, in the batch
@@ -318,11 +324,7 @@ def look(  # type: ignore[no-untyped-def]
             odds = np.float32(STRETCH[tables.trust[b] >> 4])
             if k == 0:
                 x[at + q] = odds
-            columns[n] = NEIGHBOURS + FIRST_SLOT[q] + k
-            values[n] = pixels[k]
-            bins[n] = b
-            offsets[n] = odds * np.float32(0.125)
-            n += 1
+            n = _propose(work, pixel, n, NEIGHBOURS + FIRST_SLOT[q] + k, pixels[k], b, odds)
     at += CONTEXTS
     x[at] = np.float32(8 * highest)
     x[at + 1] = np.float32(32.0) if seen else np.float32(0.0)
@@ -373,11 +375,7 @@ def look(  # type: ignore[no-untyped-def]
             x[first + c] = np.float32(value - predictor[c])
             x[first + channels + c] = np.float32(residual)
         x[at] = odds
-        columns[n] = MATCH
-        values[n] = history[match & mask] & np.uint32(_COLOUR)
-        bins[n] = b
-        offsets[n] = odds * np.float32(0.125)
-        n += 1
+        n = _propose(work, pixel, n, MATCH, history[match & mask] & np.uint32(_COLOUR), b, odds)
     else:
         x[at] = _ABSENT
     at += 1
@@ -399,11 +397,8 @@ def look(  # type: ignore[no-untyped-def]
                 ahead = source[(there + _AHEAD[k, 0] * stride + _AHEAD[k, 1]) & source_mask]
                 x[at + 1 + k * channels + c] = np.float32(packed_sample(ahead, c, channels) - value)
         x[at] = odds
-        columns[n] = REFERENCE
-        values[n] = source[there & source_mask] & np.uint32(_COLOUR)
-        bins[n] = b
-        offsets[n] = odds * np.float32(0.125)
-        n += 1
+        old = source[there & source_mask] & np.uint32(_COLOUR)
+        n = _propose(work, pixel, n, REFERENCE, old, b, odds)
     else:
         x[at] = _ABSENT
     work.counts[pixel] = n
