@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from osoa_pl.models.eigenbasis import near_identity
 from osoa_pl.models.local_ar import LocalConfig, initial_parameters
 from osoa_pl.models.memory_ar import MemoryConfig
 from osoa_pl.models.memory_ar import initial_parameters as memory_parameters
 from osoa_pl.models.vae import VAEConfig
 from osoa_pl.models.vae import initial_parameters as vae_parameters
+from osoa_pl.models.zoo import pack
 
 
 def small_model(channels: int) -> tuple[LocalConfig, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -20,12 +22,24 @@ def small_model(channels: int) -> tuple[LocalConfig, torch.Tensor, torch.Tensor,
 
 
 def small_memory_model(
-    channels: int,
+    channels: int, eigenbasis: bool = False
 ) -> tuple[MemoryConfig, torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `small_model`, with memory."""
-    config = MemoryConfig(channels, width=16, depth=1, mixtures=2, memory_bits=10)
+    config = MemoryConfig(
+        channels, width=16, depth=1, mixtures=2, memory_bits=10, eigenbasis=eigenbasis
+    )
     parameters = memory_parameters(config, seed=channels)
     return config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
+
+
+def small_memory_checkpoint(eigenbasis: bool = True) -> bytes:
+    """A checkpoint of both, with its weights in an eigenbasis or not."""
+    models = {"grey": small_memory_model(1, eigenbasis), "rgb": small_memory_model(3, eigenbasis)}
+    bases = {
+        kind: {"basis": near_identity(config.network().layers())}
+        for kind, (config, *_) in models.items()
+    }
+    return pack(models, "memory_ar", bases if eigenbasis else {})
 
 
 def small_vae(

@@ -112,9 +112,9 @@ def model(data, kind):
     head = json.loads(data[8 : 8 + n])
     meta = json.loads(head["__metadata__"]["osoa_pl"])
 
-    def tensor(name):
+    def tensor(name, kind="<f4"):
         a, b = head[name]["data_offsets"]
-        return np.frombuffer(data[8 + n + a : 8 + n + b], "<f4").copy()
+        return np.frombuffer(data[8 + n + a : 8 + n + b], kind).copy()
 
     tensors = [tensor(f"{kind}.{k}") for k in ("parameters", "activation_max", "second_moment")]
     if meta["family"] == "local_ar":
@@ -122,7 +122,9 @@ def model(data, kind):
     if meta["family"] == "memory_ar":
         from second_reader_memory import Memory
 
-        return Memory(meta["models"][kind], *tensors)
+        sizes = meta["models"][kind]
+        basis = tensor(f"{kind}.basis", "i1") if sizes.get("eigenbasis") else None
+        return Memory(sizes, *tensors, basis)
     from second_reader_latent import Latent
 
     assert meta["family"] == "vae"
@@ -154,12 +156,18 @@ class Model:
 
     def quantise(s):
         s.w, s.b, s.sw, s.sx = [], [], [], s.steps()
-        for W, b in s.views(s.p):
+        for W, b in s.views(s.weights(s.p)):
             t = step(np.abs(W).max(), s.weight_bits)
             limit = 2**s.weight_bits - 1
             s.sw.append(t)
             s.w.append(np.clip(np.rint(W / f4(t)), -limit, limit).astype(np.int64))
             s.b.append(b.copy())
+
+    def weights(s, flat):
+        return flat
+
+    def stored_gradient(s, flat):
+        return flat
 
     def steps(s):
         return [2.0**-5] + [step(a, 8) for a in s.A]
@@ -218,7 +226,7 @@ class Model:
             Gt = s.mask(s.back(b, Gh, into, seed), b)
             Gh = Gh + s.mask(s.back(a, Gt, into, seed), a)
         s.back(0, Gh, into, seed)
-        return flat * f4(1.0 / (len(G) * s.C))
+        return s.stored_gradient(flat * f4(1.0 / (len(G) * s.C)))
 
     def ended(s, stream, number):
         return stream.s == LIM and not stream.stack

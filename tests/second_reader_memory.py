@@ -5,7 +5,7 @@ from collections import Counter
 from math import isqrt, log
 
 import numpy as np
-from second_reader import Head, Model, clamp, f4, features, head_gradient, look, rne, weights
+from second_reader import Head, Model, clamp, f4, features, head_gradient, look, rne, step, weights
 from second_reader_latent import sha256
 
 D = [rne(8 * log((2 * x + 1) / (8191 - 2 * x))) for x in range(4096)]
@@ -49,6 +49,11 @@ def contexts(v, row, j):
         g.append(join(g[-1], a))
     hashes = [g[1], join(2, v[1]), g[2], g[4], g[8], g[13], g[24], join(g[2], 65537 * row + j)]
     return [final(h, q) for q, h in enumerate(hashes)]
+
+
+def round13(X):
+    t = step(np.abs(X).max(), 13)
+    return np.clip(np.rint(X / f4(t)), -8191, 8191).astype(np.int64), t
 
 
 def less(values, others):
@@ -119,16 +124,37 @@ class Looked:
 class Memory(Model):
     first_head = 0
 
-    def __init__(s, cfg, p, A, v):
+    def __init__(s, cfg, p, A, v, basis=None):
         super().__init__(cfg, p, A, v)
         C, H, K = s.C, s.H, s.K
         s.size = 1 << cfg.get("memory_bits", 18)
         s.sizes[0] = (H, {3: 136, 1: 68}[C])
         s.sizes[-1] = (3 * K * C + C * (C - 1) // 2 + 31, H)
+        s.basis, at = [], 0
+        for o, i in s.sizes if basis is not None else []:
+            U, V = basis[at : at + o * o], basis[at + o * o : at + o * o + i * i]
+            s.basis.append((U.reshape(o, o).astype(np.int64), V.reshape(i, i).astype(np.int64)))
+            at += o * o + i * i
         s.trust, s.tries = list(START), [FIRST_TRIES] * 1064
         s.tables, s.pointers = [{} for _ in range(8)], [{}, {}]
         s.ring, s.marked, s.head = {}, {}, s.first_head
         s.shapes, s.means, s.colours = {}, {}, Counter()
+
+    def both(s, flat, matrices):
+        """W -> left W right of each layer; biases as they are."""
+        flat = flat.copy()
+        for (W, _), (left, right) in zip(s.views(flat), matrices):
+            q, t = round13(W)
+            Y = (q @ right).astype(f4) * f4(t * 2.0**-7)
+            q, t = round13(Y)
+            W[:] = (left @ q).astype(f4) * f4(t * 2.0**-7)
+        return flat
+
+    def weights(s, flat):
+        return s.both(flat, [(U, V.T) for U, V in s.basis])
+
+    def stored_gradient(s, flat):
+        return s.both(flat, [(U.T, V) for U, V in s.basis]) if np.isfinite(flat).all() else flat
 
     def cell(s, p):
         return s.ring.get(p % RING, 0)

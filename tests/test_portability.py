@@ -39,9 +39,9 @@ GOLDEN = {
         "state": "7a57f515317271d6d9c7f54a19f0a671",
     },
     "memory": {
-        "segments": "ebd8fdfbbe700650e82ffe871855bb3d84d197e984e4f4ed8dbaf0afd1a1818e",
+        "segments": "f86f77ceaf3818195cc6e4b1dff11e596217daacaf84ea31f5f57c9ffe04c47e",
         "pixels": "58726206fbde5c21c2615fad3e31d2bdcb4a5f2da521ec970b45b81fbbe77550",
-        "state": "b49766a9641a1aaaeb9ed1e9420257a0",
+        "state": "9beddff1154d9b312987b8524fb4ab1f",
     },
 }
 OPTIMIZER = "133b43078b3ab092cf8e2358aaa2a0b5a4c7eb7aede39ba8c5714f7d840ea2b5"

@@ -28,6 +28,7 @@ from osoa_pl.arith.functions import inverse_normal_cdf
 from osoa_pl.data import png
 from osoa_pl.format.blocks import BlockWriter
 from osoa_pl.models import colours, latents, memory, recall
+from osoa_pl.models.eigenbasis import near_identity
 from osoa_pl.models.memory_ar import MemoryConfig
 from osoa_pl.models.memory_ar import initial_parameters as memory_parameters
 from osoa_pl.models.vae import VAEConfig
@@ -344,18 +345,19 @@ def test_tables_of_the_normal_distribution():
     np.testing.assert_array_equal(noise.numpy()[sample].astype(np.float32), stdlib)
 
 
-def memory_checkpoint(folder, bits=8, own=0.0):
+def memory_checkpoint(folder, bits=8, own=0.0, eigenbasis=False):
     """Untrained models with memory. own: added to the logit of the network's own mixture."""
-    models = {}
+    models, bases = {}, {}
     for kind, channels in (("grey", 1), ("rgb", 3)):
-        config = MemoryConfig(channels, width=16, depth=1, mixtures=2, memory_bits=bits)
+        config = MemoryConfig(channels, 16, 1, 2, memory_bits=bits, eigenbasis=eigenbasis)
+        bases[kind] = {"basis": near_identity(config.network().layers())} if eigenbasis else {}
         parameters = memory_parameters(config, channels)
         noise = torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
         parameters += 0.05 * noise
         parameters[-31] += own
         models[kind] = config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
     path = folder / "memory.safetensors"
-    path.write_bytes(pack(models, "memory_ar"))
+    path.write_bytes(pack(models, "memory_ar", bases))
     return str(path)
 
 
@@ -393,6 +395,11 @@ def test_models_with_memory(adaptation, streams, tmp_path):
     images += [picture(8, 6, 1, n % 2) for n in range(4)] + [picture(11, 3, 1, 2)] * 2
     assert_memory(memory_checkpoint(tmp_path), images, tmp_path, adaptation, streams)
     assert "osoa_pl" not in Path(second_reader_memory.__file__).read_text()
+
+
+def test_weights_in_an_eigenbasis(tmp_path):
+    images = [picture(9, 8, 3, n % 3) for n in range(7)] + [picture(8, 9, 1, n) for n in range(5)]
+    assert_memory(memory_checkpoint(tmp_path, eigenbasis=True), images, tmp_path)
 
 
 @pytest.mark.parametrize("own", [0.0, -40.0])

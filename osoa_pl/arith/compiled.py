@@ -120,6 +120,36 @@ def absolute_max_rows(begin, end, values, column_max):  # type: ignore[no-untype
             column_max[j] = a if a > column_max[j] else column_max[j]
 
 
+@njit(cache=True, nogil=True)
+def largest_bits(bits, out):  # type: ignore[no-untyped-def]
+    """out int32 [n] = max over r, c of the magnitudes in int32 [n, r, c], the bits of float32.
+
+    Magnitudes order as integers do, infinity and NaN above all others.
+    """
+    count, rows, columns = bits.shape
+    for n in range(count):
+        largest = np.int32(0)
+        for r in range(rows):
+            for c in range(columns):
+                largest = max(largest, bits[n, r, c] & np.int32(0x7FFFFFFF))
+        out[n] = largest
+
+
+@njit(cache=True, nogil=True)
+def round_nearest(values, inverse_steps, limit, out):  # type: ignore[no-untyped-def]
+    """Twin of `quantize.quantize_nearest` for f32 [n, r, c] and steps of each n; finite values."""
+    count, rows, columns = values.shape
+    low = -limit
+    for n in range(count):
+        inverse = inverse_steps[n]
+        for r in range(rows):
+            for c in range(columns):
+                q = values[n, r, c] * inverse
+                q = (q + _ROUND_32) - _ROUND_32
+                q = q if q < limit else limit
+                out[n, r, c] = q if q > low else low
+
+
 @njit(inline="always")
 def uniform32(counter, key):  # type: ignore[no-untyped-def]
     """Twin of `noise.uniform` for one counter, both uint32: f32 in (0, 1), 21 bits."""

@@ -33,7 +33,7 @@ def largest_magnitude(x: Tensor) -> Tensor:
 def power_of_two_step(amax: Tensor, bits: int) -> Tensor:
     """Step 2^(floor(log2 amax) + 1 - bits), so that |x| / step < 2^bits wherever |x| <= amax.
 
-    Shapes: `amax` 0-dim float32, non-negative, raised to 2^-40 first; the result is 0-dim float32.
+    Shapes: `amax` float32 of any shape, non-negative, raised to 2^-40 first; so is the result.
     A non-finite `amax` gives the step +inf: everything computed with it is non-finite, and the
     optimizer then skips its step.
     Raises UsageError for another dtype or for bits outside 1..20.
@@ -53,8 +53,8 @@ def inverse_power_of_two(step: Tensor) -> Tensor:
 def quantize_nearest(x: Tensor, step: Tensor, bits: int) -> Tensor:
     """Nearest integers to x / step, ties to even, saturating at +-(2^bits - 1).
 
-    Shapes: `x` float32 of any shape, `step` 0-dim float32 power of two; the result is float32 of
-    the shape of `x` and integer-valued.
+    Shapes: `x` float32 of any shape, `step` float32 powers of two, 0-dim or to be broadcast; the
+    result is float32 of the shape of `x` and integer-valued.
     Raises UsageError for another dtype or for bits outside 1..20.
     """
     _check_float32(x)

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
-
 from osoa_pl.errors import CheckpointError, UsageError
-from osoa_pl.models.base import Engine, Model
+from osoa_pl.models.base import Model
 
 if TYPE_CHECKING:
     from osoa_pl.models.density import Density
@@ -53,16 +51,19 @@ class Family:
     engine, threads) -> the model that codes, over these very tensors; engine None: compiled on
     the CPU, eager elsewhere. density: config -> the module that trains. settings: the
     `BatchSettings` that suit it, where they differ from the default; patient: and those for high
-    effort, where time matters less. step_sizes: what the policy `auto` tries.
+    effort, where time matters less. step_sizes: what the policy `auto` tries. constants: config ->
+    name and size of what a checkpoint holds beside, flat int8 tensors that `build` is given by
+    name and that adaptation leaves alone.
     """
 
     name: str
     config: Callable[..., Any]
-    build: Callable[[Any, Tensor, Tensor, Engine | None, int | None], Model]
+    build: Callable[..., Model]
     density: Callable[[Any], Density]
     settings: Mapping[str, int] = field(default_factory=dict)
     step_sizes: tuple[float, ...] = (5e-4, 1e-3)
     patient: Mapping[str, int] = field(default_factory=dict)
+    constants: Callable[[Any], Mapping[str, int]] = lambda config: {}
 
 
 def register(family: Family) -> Family:

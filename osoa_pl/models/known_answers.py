@@ -17,6 +17,7 @@ from osoa_pl.coding.bitsback import initial_message, is_initial
 from osoa_pl.coding.rans import base_message, copy_message, message_equal
 from osoa_pl.errors import PortabilityError
 from osoa_pl.models.base import StreamDecoder
+from osoa_pl.models.eigenbasis import Eigenbasis, near_identity
 from osoa_pl.models.features import TileBatch, fill_tile, make_batch
 from osoa_pl.models.local_ar import LocalAutoregressive, LocalConfig, initial_parameters
 from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
@@ -99,11 +100,18 @@ def check_compiled_memory(channels: int) -> None:
     config = MemoryConfig(channels, width=8, depth=1, mixtures=2, memory_bits=8)
     parameters = memory_parameters(config, seed=0) + 0.01
     maxima = torch.full((3,), 2.0)
+    layers = config.network().layers()
+    basis = near_identity(layers)
     _check_direct(
-        MemoryAutoregressive(config, parameters.clone(), maxima, threads=1),
-        EagerMemoryAutoregressive(config, parameters.clone(), maxima),
+        MemoryAutoregressive(
+            config, parameters.clone(), maxima, threads=1,
+            basis=Eigenbasis(layers, basis, compiled=True),
+        ),
+        EagerMemoryAutoregressive(
+            config, parameters.clone(), maxima, basis=Eigenbasis(layers, basis)
+        ),
         [_batch(channels, 8), _batch(channels, 8)],
-    )
+    )  # fmt: skip
 
 
 def _check_direct(

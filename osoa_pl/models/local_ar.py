@@ -16,6 +16,7 @@ from osoa_pl.arith import compiled, noise
 from osoa_pl.errors import UsageError
 from osoa_pl.models import compiled_head, features, network, network_int8, wavefront
 from osoa_pl.models.base import Engine, StreamDecoder
+from osoa_pl.models.eigenbasis import Eigenbasis
 from osoa_pl.models.family import Family
 from osoa_pl.models.features import TileBatch
 
@@ -109,9 +110,11 @@ class LocalAutoregressive:
         activation_max: Tensor,
         *,
         threads: int | None = None,
+        basis: Eigenbasis | None = None,
     ) -> None:
         self.config = config
         self.parameters = parameters
+        self._basis = basis
         self.activation_max = activation_max
         shape = config.network()
         if parameters.shape != (shape.parameter_count(),):
@@ -145,8 +148,9 @@ class LocalAutoregressive:
 
     def _current(self) -> network.Quantised:
         if self._quantised is None:
+            weights = self._basis.weights(self.parameters) if self._basis else self.parameters
             self._quantised = network.quantise(
-                self.config.network(), self.parameters, self.activation_max, features.FEATURE_STEP
+                self.config.network(), weights, self.activation_max, features.FEATURE_STEP
             )
             network.check_range(self._quantised)
         return self._quantised
@@ -286,8 +290,13 @@ class LocalAutoregressive:
             self.head.gradient_rows, len(pixels), outputs.numpy(), pixels,
             *self._head_tables(batch), self.channels, self.config.mixtures, gradient.numpy(),
         )  # fmt: skip
+        return self._backward(gradient, seed, counter)
+
+    def _backward(self, gradient: Tensor, seed: int, counter: int) -> Tensor:
+        """The mean gradient of the parameters from f32 [P, outputs], that of the summed loss."""
         flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
-        return flat.mul_(torch.tensor(1.0 / (len(pixels) * self.channels)))
+        flat.mul_(torch.full_like(flat[:1], 1.0 / (len(gradient) * self.channels)))
+        return self._basis.gradient(flat) if self._basis else flat
 
     def _keys(self, seed: int, counter: int) -> list[int]:
         """Keys of the rounding noise of each layer's gradient in update number `counter`."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from osoa_pl.errors import UsageError
 from osoa_pl.models import features, local_ar, memory_head, memory_wavefront, network
 from osoa_pl.models.base import Engine, StreamDecoder
+from osoa_pl.models.eigenbasis import Eigenbasis, entries
 from osoa_pl.models.family import Family
 from osoa_pl.models.features import TileBatch
 from osoa_pl.models.memory import MemoryState
@@ -39,14 +40,22 @@ _NEIGHBOUR_START = -5.0
 
 @dataclass(frozen=True)
 class MemoryConfig(local_ar.LocalConfig):
-    """Sizes of the model; memory_bits: log2 of the entries in each context's table."""
+    """Sizes of the model; memory_bits: log2 of the entries in each context's table.
+
+    eigenbasis: whether weights are stored as `eigenbasis` says.
+    """
 
     memory_bits: int = 18
+    eigenbasis: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.memory_bits) is not int or not 8 <= self.memory_bits <= 20:
             raise UsageError(f"memory model: memory_bits {self.memory_bits!r}, expected 8 to 20")
+        if type(self.eigenbasis) is not bool:
+            raise UsageError(
+                f"memory model: eigenbasis {self.eigenbasis!r}, expected a truth value"
+            )
 
     @property
     def outputs(self) -> int:
@@ -93,8 +102,9 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
         activation_max: Tensor,
         *,
         threads: int | None = None,
+        basis: Eigenbasis | None = None,
     ) -> None:
-        super().__init__(config, parameters, activation_max, threads=threads)
+        super().__init__(config, parameters, activation_max, threads=threads, basis=basis)
         self.memory = MemoryState(config.channels, config.memory_bits, self._pool)
         self._looked: tuple[TileBatch, Work] | None = None
 
@@ -175,14 +185,23 @@ def _build(
     activation_max: Tensor,
     engine: Engine | None,
     threads: int | None,
+    basis: Tensor | None = None,
 ) -> MemoryAutoregressive:
     from osoa_pl.models.known_answers import check_compiled_memory
     from osoa_pl.models.memory_ar_eager import EagerMemoryAutoregressive
 
-    if engine == "eager" or parameters.device.type != "cpu":
-        return EagerMemoryAutoregressive(config, parameters, activation_max)
+    eager = engine == "eager" or parameters.device.type != "cpu"
+    frozen = None
+    if basis is not None:
+        frozen = Eigenbasis(config.network().layers(), basis, compiled=not eager)
+    if eager:
+        return EagerMemoryAutoregressive(config, parameters, activation_max, basis=frozen)
     check_compiled_memory(config.channels)
-    return MemoryAutoregressive(config, parameters, activation_max, threads=threads)
+    return MemoryAutoregressive(config, parameters, activation_max, threads=threads, basis=frozen)
+
+
+def _constants(config: MemoryConfig) -> dict[str, int]:
+    return {"basis": entries(config.network().layers())} if config.eigenbasis else {}
 
 
 def _density(config: MemoryConfig) -> Density:
@@ -196,7 +215,9 @@ def _density(config: MemoryConfig) -> Density:
 FAMILY = Family(
     "memory_ar", MemoryConfig, _build, _density,
     settings={
-        "batch_pixels": 4096, "first_pixels": 1024, "segment_batches": 64, "streams": GROUPS,
+        "batch_pixels": 2048, "first_pixels": 1024, "segment_batches": 128, "streams": GROUPS,
     },
-    patient={"batch_pixels": 2048, "segment_batches": 128},
+    step_sizes=(4e-4, 8e-4),
+    constants=_constants,
+    patient={"batch_pixels": 1024, "segment_batches": 256},
 )  # fmt: skip

@@ -14,6 +14,7 @@ from osoa_pl.coding import rans
 from osoa_pl.errors import CoderError
 from osoa_pl.models import local_ar_eager, memory_head_eager
 from osoa_pl.models.base import StreamDecoder
+from osoa_pl.models.eigenbasis import Eigenbasis
 from osoa_pl.models.features import RADIUS, TileBatch, pack_pixels
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig
 from osoa_pl.models.network import EagerNetwork
@@ -30,8 +31,15 @@ from osoa_pl.models.recall import (
 class EagerMemoryAutoregressive(MemoryAutoregressive):
     """`base.DirectModel` in eager torch, on the device of its parameters."""
 
-    def __init__(self, config: MemoryConfig, parameters: Tensor, activation_max: Tensor) -> None:
-        super().__init__(config, parameters, activation_max, threads=1)
+    def __init__(
+        self,
+        config: MemoryConfig,
+        parameters: Tensor,
+        activation_max: Tensor,
+        *,
+        basis: Eigenbasis | None = None,
+    ) -> None:
+        super().__init__(config, parameters, activation_max, threads=1, basis=basis)
         self._network = EagerNetwork(config.network())
         self._device = parameters.device
 
@@ -78,9 +86,7 @@ class EagerMemoryAutoregressive(MemoryAutoregressive):
         """As `LocalAutoregressive.gradient`."""
         head, pixels = self._batch_head(batch)
         gradient = memory_head_eager.gradient(head, pixels)
-        flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
-        factor = 1.0 / (len(pixels) * self.channels)
-        return flat.mul_(torch.full_like(flat[:1], factor))
+        return self._backward(gradient, seed, counter)
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """As `LocalAutoregressive.decode`, by numpy's coder."""

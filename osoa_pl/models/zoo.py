@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,12 @@ def build(
     parameters = torch.from_numpy(tensors[f"{kind}.parameters"].copy()).to(device)
     maxima = torch.from_numpy(tensors[f"{kind}.activation_max"].copy()).to(device)
     moment = torch.from_numpy(tensors[f"{kind}.second_moment"].copy()).to(device)
+    constants = {
+        name: torch.from_numpy(tensors[f"{kind}.{name}"].copy()).to(device)
+        for name in family.constants(config)
+    }
     try:
-        model = family.build(config, parameters, maxima, engine, threads)
+        model = family.build(config, parameters, maxima, engine, threads, **constants)
         model.prepare()
     except (UsageError, CoderError) as error:
         raise CheckpointError(f"checkpoint {checkpoint.name}: {error}") from None
@@ -64,9 +69,14 @@ def family_of(checkpoint: Checkpoint) -> Family:
 
 
 def pack(
-    models: Mapping[str, tuple[Config, Tensor, Tensor, Tensor]], family: str = "local_ar"
+    models: Mapping[str, tuple[Config, Tensor, Tensor, Tensor]],
+    family: str = "local_ar",
+    constants: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> bytes:
-    """A checkpoint's bytes from kind -> (config, parameters, activation_max, second_moment)."""
+    """A checkpoint's bytes from kind -> (config, parameters, activation_max, second_moment).
+
+    constants: kind -> name -> int8, what the family names in `Family.constants`.
+    """
     tensors: dict[str, np.ndarray] = {}
     configs: dict[str, dict[str, Any]] = {}
     for kind, (config, parameters, maxima, moment) in models.items():
@@ -74,6 +84,8 @@ def pack(
         tensors[f"{kind}.parameters"] = parameters.numpy()
         tensors[f"{kind}.activation_max"] = maxima.numpy()
         tensors[f"{kind}.second_moment"] = moment.numpy()
+        for name, constant in constants.get(kind, {}).items():
+            tensors[f"{kind}.{name}"] = constant.numpy()
     about = {"format": CHECKPOINT_FORMAT, "family": family, "models": configs}
     return save_tensors(tensors, {METADATA_KEY: json.dumps(about, sort_keys=True)})
 
@@ -92,13 +104,17 @@ def _parse(checkpoint: Checkpoint, kind: str) -> tuple[Family, Any, dict[str, np
             f"{kind}.second_moment": config.parameter_count(),
             f"{kind}.activation_max": config.maxima_count(),
         }
+        constants = {f"{kind}.{name}": n for name, n in family.constants(config).items()}
         tensors = load_tensors(checkpoint.data)
     except (SafetensorError, TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{where}: {error}") from None
-    for name, count in expected.items():
+    for name, count in (expected | constants).items():
         tensor = tensors.get(name)
-        if tensor is None or tensor.dtype != np.float32 or tensor.shape != (count,):
+        dtype = np.int8 if name in constants else np.float32
+        if tensor is None or tensor.dtype != dtype or tensor.shape != (count,):
             raise CheckpointError(f"{where}: tensor {name!r} is missing or of the wrong shape")
+        if name in constants:
+            continue
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{where}: tensor {name!r} has values that are not finite")
         if not name.endswith("parameters") and (tensor < 0).any():

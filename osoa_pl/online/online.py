@@ -35,7 +35,7 @@ class OnlineAdaptation:
         *,
         step_size: float = 1e-3,
         updates: int = 1,
-        beta1: float = 0.9,
+        beta1: float = 0.8,
         beta2: float = 0.99,
         eps: float = 1e-8,
         clip: float = 1.0,

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import picture, small_memory_model
+from fakes import picture, small_memory_checkpoint
 
 import osoa_pl
 from osoa_pl.errors import DamagedArchiveError, PortabilityError
-from osoa_pl.models.zoo import pack
 from osoa_pl.online import session
 
 SETTINGS = {"batch_pixels": 700, "first_pixels": 300, "segment_batches": 2}
@@ -20,9 +19,8 @@ SETTINGS = {"batch_pixels": 700, "first_pixels": 300, "segment_batches": 2}
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small untrained model with memory, grey and RGB."""
-    models = {"grey": small_memory_model(1), "rgb": small_memory_model(3)}
     path = tmp_path_factory.mktemp("checkpoint") / "memory.safetensors"
-    path.write_bytes(pack(models, "memory_ar"))
+    path.write_bytes(small_memory_checkpoint())
     return str(path)
 
 

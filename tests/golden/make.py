@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fakes import picture, small_memory_model, small_model
+from fakes import picture, small_memory_checkpoint, small_model
 from test_golden import CONTENTS, GOLDEN, described
 
 import osoa_pl
@@ -91,10 +91,10 @@ def transformed(folder: Path) -> None:
 
 
 def main() -> None:
-    """Write the archives and what they hold; `PREFIX transforms`, `PREFIX memory`: that alone."""
+    """Write archives and what they hold; `PREFIX transforms`, `PREFIX eigenbasis`: one alone."""
     prefix, *alone = sys.argv[1:]
     if alone:
-        {"transforms": write_transformed, "memory": write_memory}[alone[0]](prefix)
+        {"transforms": write_transformed, "eigenbasis": write_memory}[alone[0]](prefix)
         return
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
@@ -149,9 +149,8 @@ def write_memory(prefix: str) -> None:
         np.save(source / "tiles.npy", tiles)
         Image.fromarray(picture(90, 40, 3, 5)).save(source / "strips.png")
         np.save(source / "grey.npy", np.stack([picture(14, 15, 1, n % 5) for n in range(10)]))
-        models = {"grey": small_memory_model(1), "rgb": small_memory_model(3)}
-        checkpoint.write_bytes(pack(models, "memory_ar"))
-        path = GOLDEN / f"{prefix}-memory.osoa"
+        checkpoint.write_bytes(small_memory_checkpoint())
+        path = GOLDEN / f"{prefix}-eigenbasis.osoa"
         osoa_pl.compress(
             source, path, checkpoint=str(checkpoint), embed_checkpoint=True, settings=SETTINGS,
             adaptation="online", model_only=True, times=False,

@@ -9,6 +9,7 @@ from fakes import picture
 
 from osoa_pl.arith.engines import use_engine
 from osoa_pl.models import memory, network, recall
+from osoa_pl.models.eigenbasis import Eigenbasis, near_identity
 from osoa_pl.models.features import fill_tile, make_batch
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig, initial_parameters
 from osoa_pl.models.memory_ar_density import MemoryAR
@@ -72,6 +73,22 @@ def test_compiled_equals_eager(channels, draw, threads):
         assert torch.equal(ours, theirs)
         assert all(torch.equal(a, b) for a, b in zip(fast.state(), slow.state()))
     assert any(on) == (draw is art)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_eigenbasis_compiled_equals_eager(channels):
+    layers = MemoryConfig(channels, width=16, depth=1, mixtures=2).network().layers()
+    basis = near_identity(layers)
+    fast = made(MemoryAutoregressive, channels, basis=Eigenbasis(layers, basis, compiled=True))
+    slow = made(EagerMemoryAutoregressive, channels, basis=Eigenbasis(layers, basis))
+    plain = made(MemoryAutoregressive, channels)
+    for counter in range(3):
+        batch = batch_of(channels, picture, counter)
+        for ours, theirs in zip(fast.intervals(batch), slow.intervals(batch)):
+            np.testing.assert_array_equal(ours, theirs)
+        assert not np.array_equal(fast.intervals(batch)[0], plain.intervals(batch)[0])
+        assert torch.equal(learn(fast, batch, counter), learn(slow, batch, counter))
+        learn(plain, batch, counter)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

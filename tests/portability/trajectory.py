@@ -33,6 +33,7 @@ from osoa_pl.format import segment as segment_format
 from osoa_pl.models import family as families
 from osoa_pl.models import zoo
 from osoa_pl.models.checkpoint import Checkpoint
+from osoa_pl.models.eigenbasis import near_identity
 from osoa_pl.models.local_ar import LocalConfig
 from osoa_pl.models.memory_ar import MemoryConfig
 from osoa_pl.models.vae import VAEConfig
@@ -67,8 +68,8 @@ CONFIGS |= {
     for name in SHAPES["latent"]
 }
 CONFIGS |= {
-    "memory_rgb": MemoryConfig(3, 24, 2, 3, memory_bits=9),
-    "memory_grey": MemoryConfig(1, 16, 1, 2, memory_bits=9),
+    "memory_rgb": MemoryConfig(3, 24, 2, 3, memory_bits=9, eigenbasis=True),
+    "memory_grey": MemoryConfig(1, 16, 1, 2, memory_bits=9, eigenbasis=True),
 }
 FAMILIES = {"memory_rgb": "memory_ar", "memory_grey": "memory_ar", 3: "local_ar", 1: "local_ar"}
 SEED, STEP_SIZE = 11, 2e-3
@@ -159,8 +160,11 @@ def session(collection: str, part: Part, options: argparse.Namespace) -> Session
     """A trajectory at theta_0 in the chosen form."""
     flat, maxima, moments = (t.to(options.device) for t in parameters(CONFIGS[part]))
     family = families.find(FAMILIES.get(part, "vae"))
-    model = family.build(CONFIGS[part], flat, maxima, options.model, options.threads)
-    policy = OnlineAdaptation(step_size=STEP_SIZE, updates=2 if part == 1 else 1)
+    constants = {}
+    if family.constants(CONFIGS[part]):
+        constants["basis"] = near_identity(CONFIGS[part].network().layers()).to(options.device)
+    model = family.build(CONFIGS[part], flat, maxima, options.model, options.threads, **constants)
+    policy = OnlineAdaptation(step_size=STEP_SIZE, updates=2 if part == 1 else 1, beta1=0.9)
     shapes = SHAPES[collection][part]
     return Session(model, policy, moments, shapes, SETTINGS[collection], seed=SEED)
 
