@@ -5,8 +5,11 @@
 FOLDER holds photographs and, beside it, `index.csv` with a licence column; rows under CC-BY-SA are
 left out. A step averages the gradients of several lanes; each lane is in the middle of a
 collection of its own (`synthetic_collections`), with a memory of its own that is empty at the
-collection's start, and cuts it into batches as `osoa compress` does. The run resumes from RUN.pt
-when it exists; `scripts/export_checkpoint.py` makes a checkpoint of it.
+collection's start, and cuts it into batches as `osoa compress` does. With `--adapt`, a lane also
+takes the optimizer steps that `osoa compress` takes, and its gradients are those of the weights it
+has come to: what falls is the length of one pass with updates, not that of the first weights alone
+(first-order MAML, Finn et al. 2017, arXiv:1703.03400). The run resumes from RUN.pt when it exists;
+`scripts/export_checkpoint.py` makes a checkpoint of it.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from PIL import Image
 from synthetic_collections import collection
 
 from osoa_pl.arith.optim import Adam, clip_by_exact_norm
+from osoa_pl.models.eigenbasis import Eigenbasis
 from osoa_pl.models.features import RADIUS, TileBatch, fill_tile, make_batch
 from osoa_pl.models.memory import MemoryState
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig, initial_parameters
 from osoa_pl.online.plan import BatchSettings, batches
 
-SETTINGS = BatchSettings(batch_pixels=4096, first_pixels=1024)
+SETTINGS = BatchSettings(batch_pixels=2048, first_pixels=1024)
+STEP_SIZES = (3e-4, 6e-4, 1e-3)
 MEMORY_BITS = 16
 
 
@@ -81,40 +86,84 @@ class Lane:
     """Endless collections, one after the other, each with an empty memory to begin with."""
 
     def __init__(
-        self, model: MemoryAutoregressive, photos: list[np.ndarray], seed: int, largest: int
-    ) -> None:
+        self, model: MemoryAutoregressive, photos: list[np.ndarray], seed: int, largest: int,
+        second_moment: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """second_moment: the lane adapts, with Adam from here."""
         self._model, self._photos, self._largest = model, photos, largest
+        self._second_moment = second_moment
         self._rng = np.random.default_rng(seed)
         self._source: Iterator[TileBatch] = iter(())
 
-    def next(self) -> TileBatch:
-        """The next batch; the model's memory is the lane's until `next` of another one."""
+    def _begin(self) -> None:
+        channels = self._model.channels
+        pixels = int(math.exp(self._rng.uniform(math.log(20_000), math.log(self._largest))))
+        images = images_of(self._rng, self._photos, channels, pixels)
+        self._source = batches_of(images, channels)
+        self._memory = MemoryState(channels, MEMORY_BITS, self._model.memory.pool)
+        if self._second_moment is not None:
+            self._moved = torch.zeros_like(self._model.parameters)
+            self._adam = online_adam(
+                self._moved, float(self._rng.choice(STEP_SIZES)), self._second_moment
+            )
+
+    def gradient(self, counter: int) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """(gradient at the lane's own weights, pixels, activation maxima) of its next batch.
+
+        The lane then learns the batch.
+        """
+        model = self._model
         batch = next(self._source, None)
         if batch is None:
-            channels = self._model.channels
-            pixels = int(math.exp(self._rng.uniform(math.log(20_000), math.log(self._largest))))
-            images = images_of(self._rng, self._photos, channels, pixels)
-            self._source = batches_of(images, channels)
-            self._memory = MemoryState(channels, MEMORY_BITS, self._model.memory.pool)
+            self._begin()
             batch = next(self._source)
-        self._model.memory = self._memory
-        return batch
+        model.memory = self._memory
+        if self._second_moment is None:
+            gradient = model.gradient(batch, 0, counter)
+        else:
+            first = model.parameters.clone()
+            model.parameters.add_(self._moved)
+            model.stepped()
+            gradient = model.gradient(batch, 0, counter)
+            model.parameters.copy_(first)
+            self._adam.step(clip_by_exact_norm(gradient, 1.0))
+        seen = model.seen_max()
+        model.advance()
+        return gradient, batch.pixels, seen
 
 
-def bits_per_dim(model: MemoryAutoregressive, collections: list[list[np.ndarray]]) -> list[float]:
-    """Ideal code length of each collection with memory and without optimizer steps."""
+def online_adam(parameters: torch.Tensor, rate: float, second_moment: torch.Tensor) -> Adam:
+    """The optimizer of the policy `online`."""
+    return Adam(
+        parameters, lr=rate, betas=(0.8, 0.99), eps=1e-8, second_moment=second_moment,
+        bias_correct_second=False,
+    )  # fmt: skip
+
+
+def bits_per_dim(
+    model: MemoryAutoregressive, collections: list[list[np.ndarray]],
+    second_moment: torch.Tensor | None = None,
+) -> list[float]:  # fmt: skip
+    """Ideal code length of each collection with memory, adapting where moments are given."""
     found = []
-    kept = model.activation_max.clone()
+    kept, first = model.activation_max.clone(), model.parameters.clone()
     for images in collections:
         model.memory = MemoryState(model.channels, MEMORY_BITS, model.memory.pool)
+        if second_moment is not None:
+            adam = online_adam(model.parameters, STEP_SIZES[1], second_moment)
         bits = samples = 0.0
-        for batch in batches_of(images, model.channels):
+        for number, batch in enumerate(batches_of(images, model.channels)):
             bits += model.bits(batch, 0, 0)
             samples += batch.pixels * model.channels
+            if second_moment is not None:
+                adam.step(clip_by_exact_norm(model.gradient(batch, 0, number), 1.0))
             model.advance()
-            model.activation_max = kept.clone()
+            if second_moment is None:
+                model.activation_max = kept.clone()
         found.append(bits / samples)
-    model.stepped()
+        model.parameters.copy_(first)
+        model.activation_max = kept.clone()
+        model.stepped()
     return found
 
 
@@ -123,10 +172,9 @@ def calibrate(model: MemoryAutoregressive, lanes: list[Lane], count: int) -> tor
     maxima, total = [], torch.zeros_like(model.parameters)
     for number in range(count):
         kept = model.activation_max.clone()
-        gradient = model.gradient(lanes[number % len(lanes)].next(), 0, number)
+        gradient, _, seen = lanes[number % len(lanes)].gradient(number)
         total += clip_by_exact_norm(gradient, 1.0).square()
-        maxima.append(model.seen_max())
-        model.advance()
+        maxima.append(seen)
         model.activation_max = kept
     model.activation_max = torch.stack(maxima).median(0).values
     model.stepped()
@@ -145,21 +193,28 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=6, help="lanes whose gradients make a step")
     parser.add_argument("--largest", type=int, default=500_000, help="pixels of a collection")
     parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--adapt", action="store_true", help="lanes adapt, see above")
     parser.add_argument("--start", type=Path, help="a run whose weights to begin with")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    begin = torch.load(args.start, weights_only=True) if args.start else {}
     config = MemoryConfig(args.channels, args.width, args.depth, args.mixtures)
-    maxima = torch.full((config.maxima_count(),), 2.0)
+    if begin:
+        config = MemoryConfig(**begin["config"])
+    basis = begin.get("basis")
     model = MemoryAutoregressive(
-        config, initial_parameters(config, 0), maxima, threads=args.threads
-    )  # fmt: skip
-    if args.start:
-        begin = torch.load(args.start, weights_only=True)
-        model.parameters.copy_(begin["parameters"])
-        model.activation_max = begin["activation_max"]
+        config,
+        begin.get("parameters", initial_parameters(config, 0)),
+        begin.get("activation_max", torch.full((config.maxima_count(),), 2.0)),
+        threads=args.threads,
+        basis=None
+        if basis is None
+        else Eigenbasis(config.network().layers(), basis, compiled=True),
+    )
+    moment = begin["second_moment"] if args.adapt else None
     optimizer = Adam(model.parameters, lr=args.rate, betas=(0.9, 0.99), eps=1e-8)
     average = model.parameters.clone()
     step, spent = 0, 0.0
@@ -173,7 +228,7 @@ def main() -> None:
         step, spent = saved["step"], saved["spent"]
     photos = photographs(args.data)
     lanes = [
-        Lane(model, photos, args.seed + 1000 * step + lane, args.largest)
+        Lane(model, photos, args.seed + 1000 * step + lane, args.largest, moment)
         for lane in range(args.lanes)
     ]
     held_out = photographs(args.data.parent / "val")
@@ -189,19 +244,19 @@ def main() -> None:
         )
         total, pixels = torch.zeros_like(model.parameters), 0
         for number in range(args.batches):
-            batch = lanes[(step * args.batches + number) % len(lanes)].next()
-            total += model.gradient(batch, 0, step * args.batches + number) * batch.pixels
-            pixels += batch.pixels
-            model.advance()
+            counter = step * args.batches + number
+            gradient, weight, _ = lanes[counter % len(lanes)].gradient(counter)
+            total += gradient * weight
+            pixels += weight
         optimizer.step(clip_by_exact_norm(total / pixels, 1.0))
         model.stepped()
         step += 1
-        average.lerp_(model.parameters, 1 - min(0.998, step / (step + 20)))
+        average.lerp_(model.parameters, 1 - min(1 - 0.012 / 24 * args.batches, step / (step + 20)))
         if time.monotonic() - last > 300:
             now, kept = time.monotonic(), model.parameters.clone()
             model.parameters.copy_(average)
             model.stepped()
-            value = bits_per_dim(model, validation)
+            value = bits_per_dim(model, validation, moment)
             model.parameters.copy_(kept)
             model.stepped()
             text = " ".join(f"{v:.2f}" for v in value)
@@ -210,19 +265,20 @@ def main() -> None:
                 flush=True,
             )
             last = time.monotonic()
-            save(file, model, optimizer, average, step, last - began)
-    save(file, model, optimizer, average, step, budget)
+            save(file, model, optimizer, average, step, last - began, moment, basis)
+    save(file, model, optimizer, average, step, budget, moment, basis)
     model.parameters.copy_(average)
     model.stepped()
-    moment = calibrate(model, lanes, 240)
-    value = bits_per_dim(model, validation)
-    print(f"done: step {step} val {np.mean(value):.4f}", flush=True)
-    save(file, model, optimizer, average, step, budget, moment)
+    plain = [Lane(model, photos, args.seed + 77 + lane, args.largest) for lane in range(args.lanes)]
+    moment = calibrate(model, plain, 480)
+    value = bits_per_dim(model, validation, moment)
+    print(f"done: step {step} val, adapting {np.mean(value):.4f}", flush=True)
+    save(file, model, optimizer, average, step, budget, moment, basis)
 
 
 def save(
     file: Path, model: MemoryAutoregressive, optimizer: Adam, average: torch.Tensor, step: int,
-    spent: float, second_moment: torch.Tensor | None = None,
+    spent: float, second_moment: torch.Tensor | None = None, basis: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
     """Write the run's state whole or not at all; a finished run has its `second_moment`."""
     temporary = file.with_suffix(".tmp")
@@ -238,6 +294,8 @@ def save(
     }
     if second_moment is not None:
         state["second_moment"] = second_moment
+    if basis is not None:
+        state["basis"] = basis
     torch.save(state, temporary)
     os.replace(temporary, file)
 

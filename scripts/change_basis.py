@@ -1,0 +1,110 @@
+"""Put a pretraining run's weights into the eigenbasis of their gradients, grown first if asked.
+
+    python scripts/change_basis.py RUN.pt --data FOLDER --out NEW [--width 128 --depth 6]
+
+NEW.pt is what `scripts/pretrain.py --start` goes on with: the same function of its inputs, but for
+rounding, as parameters over a frozen basis (`osoa_pl.models.eigenbasis`) with their second moments.
+Growing keeps the function too: units that are new have random inputs and no effect yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from pretrain import Lane, photographs
+
+from osoa_pl.arith.optim import clip_by_exact_norm
+from osoa_pl.models.eigenbasis import Eigenbasis, from_gradients, store
+from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig, initial_parameters
+
+_NEW_UNITS = 0.5  # of the usual spread of initial weights
+
+
+def grown(config: MemoryConfig, flat: torch.Tensor, wider: MemoryConfig) -> torch.Tensor:
+    """The weights of a larger network with the outputs of this one."""
+    out = initial_parameters(wider, 1) * _NEW_UNITS
+    old, new = config.network().views(flat), wider.network().views(out)
+    last = len(new) - 1
+    for index, (weight, bias) in enumerate(new):
+        source = index if index < len(old) - 1 else -1 if index == last else None
+        if source is None:  # a block that is new: its second layer is zero
+            if index % 2 == 0:
+                weight.zero_()
+            bias.zero_()
+            continue
+        given, given_bias = old[source]
+        rows, columns = given.shape
+        if index:
+            weight[:, columns:] = 0.0  # what new units give
+        if index % 2 == 0 and 0 < index < last:
+            weight[rows:] = 0.0  # the residual stream of new units
+        weight[:rows, :columns] = given
+        bias.zero_()
+        bias[: len(given_bias)] = given_bias
+    return out
+
+
+def gradients(
+    model: MemoryAutoregressive, photos: list, count: int, seed: int
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """(gradients of `count` batches of collections of all kinds, medians of activation maxima)."""
+    lanes = [Lane(model, photos, seed + n, 200_000) for n in range(24)]
+    found, maxima = [], []
+    for number in range(count):
+        kept = model.activation_max.clone()
+        gradient, _, seen = lanes[number % len(lanes)].gradient(number)
+        found.append(clip_by_exact_norm(gradient, 1.0))
+        maxima.append(seen)
+        model.activation_max = kept
+    return found, torch.stack(maxima).median(0).values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--depth", type=int)
+    parser.add_argument("--batches", type=int, default=600)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    run = torch.load(args.run, weights_only=True)
+    config = MemoryConfig(**{**run["config"], "eigenbasis": False})
+    weights = run.get("average", run["parameters"])
+    if "basis" in run:
+        weights = Eigenbasis(config.network().layers(), run["basis"]).weights(weights)
+    wider = MemoryConfig(
+        config.channels, args.width or config.width, args.depth or config.depth, config.mixtures
+    )
+    maxima = torch.cat(
+        [run["activation_max"], run["activation_max"][-1:].repeat(2 * (wider.depth - config.depth))]
+    )
+    model = MemoryAutoregressive(wider, grown(config, weights, wider), maxima, threads=1)
+    photos = photographs(args.data)
+    layers = wider.network().layers()
+    found, maxima = gradients(model, photos, args.batches, 77)
+    basis = from_gradients(layers, found)
+    based = MemoryConfig(**{**wider.to_dict(), "eigenbasis": True})
+    turned = MemoryAutoregressive(
+        based, store(layers, basis, model.parameters), maxima, threads=1,
+        basis=Eigenbasis(layers, basis, compiled=True),
+    )  # fmt: skip
+    first = turned.parameters.clone()
+    found, _ = gradients(turned, photos, args.batches, 177)
+    torch.save(
+        {
+            "config": based.to_dict(),
+            "parameters": first,
+            "activation_max": maxima,
+            "second_moment": torch.stack(found).square().mean(0),
+            "basis": basis,
+        },
+        args.out.with_suffix(".pt"),
+    )
+
+
+if __name__ == "__main__":
+    main()
