@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from synthetic_collections import collection
 
-from osoa_pl.arith.optim import Adam, clip_by_exact_norm
+from osoa_pl.arith.optim import Adam, clip_by_exact_norm, exact_norm
 from osoa_pl.models.eigenbasis import Eigenbasis
 from osoa_pl.models.features import RADIUS, TileBatch, fill_tile, make_batch
 from osoa_pl.models.memory import MemoryState
@@ -127,6 +127,8 @@ class Lane:
             gradient = model.gradient(batch, 0, counter)
             model.parameters.copy_(first)
             self._adam.step(clip_by_exact_norm(gradient, 1.0))
+            if exact_norm(gradient) > 30.0:
+                self._source = iter(())
         seen = model.seen_max()
         model.advance()
         return gradient, batch.pixels, seen
@@ -215,7 +217,7 @@ def main() -> None:
         else Eigenbasis(config.network().layers(), basis, compiled=True),
     )
     moment = begin["second_moment"] if args.adapt else None
-    optimizer = Adam(model.parameters, lr=args.rate, betas=(0.9, 0.99), eps=1e-8)
+    optimizer = Adam(model.parameters, lr=args.rate, betas=(0.9, 0.995), eps=1e-8)
     average = model.parameters.clone()
     step, spent = 0, 0.0
     file = args.out.with_suffix(".pt")
@@ -235,6 +237,7 @@ def main() -> None:
     rng = np.random.default_rng(7)
     validation = [images_of(rng, held_out, args.channels, 40_000) for _ in range(16)]
     print(f"{config} {model.parameters.numel()} parameters, {len(photos)} photos", flush=True)
+    best = math.inf
     budget, last, began = args.minutes * 60, time.monotonic(), time.monotonic() - spent
     while (fraction := (time.monotonic() - began) / budget) < 1.0:
         optimizer.lr = (
@@ -246,7 +249,8 @@ def main() -> None:
         for number in range(args.batches):
             counter = step * args.batches + number
             gradient, weight, _ = lanes[counter % len(lanes)].gradient(counter)
-            total += gradient * weight
+            # a lane that has come off must not take the others with it
+            total += clip_by_exact_norm(gradient, 4.0) * weight
             pixels += weight
         optimizer.step(clip_by_exact_norm(total / pixels, 1.0))
         model.stepped()
@@ -265,6 +269,15 @@ def main() -> None:
                 flush=True,
             )
             last = time.monotonic()
+            if np.mean(value) > 1.03 * best:
+                print("worse: back to what was saved", flush=True)
+                saved = torch.load(file, weights_only=True)
+                model.parameters.copy_(saved["parameters"])
+                average.copy_(saved["average"])
+                optimizer.load(saved["moments"], saved["counters"])
+                model.stepped()
+                continue
+            best = min(best, float(np.mean(value)))
             save(file, model, optimizer, average, step, last - began, moment, basis)
     save(file, model, optimizer, average, step, budget, moment, basis)
     model.parameters.copy_(average)

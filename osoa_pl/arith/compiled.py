@@ -150,6 +150,43 @@ def round_nearest(values, inverse_steps, limit, out):  # type: ignore[no-untyped
                 out[n, r, c] = q if q > low else low
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def adam_step(  # type: ignore[no-untyped-def]
+    parameters, first, second, gradient, decay1, share1, decay2, share2, factor, eps, rate
+):
+    """Twin of `optim.Adam.step`, whose constants these are, float32 all of them."""
+    for i in range(parameters.shape[0]):
+        g = gradient[i]
+        m = first[i] * decay1
+        m = m + g * share1
+        v = second[i] * decay2
+        v = v + (g * g) * share2
+        first[i], second[i] = m, v
+        den = np.sqrt(v * factor) + eps
+        parameters[i] = parameters[i] - (m * rate) / den
+
+
+@njit(cache=True, nogil=True)
+def squared_sum(gradient, scale, limit):  # type: ignore[no-untyped-def]
+    """Sum of clamp(rne(g * scale), -limit, limit)^2 in int64, or -1 where a g is not finite.
+
+    limit: at most 2^22. Elements are clamped first, which gives the same.
+    """
+    total = np.int64(0)
+    wrong = np.float32(0.0)
+    low = -limit
+    for i in range(gradient.shape[0]):
+        g = gradient[i]
+        wrong += g - g  # NaN from the first value that is not finite
+        q = g * scale
+        q = q if q < limit else limit
+        q = q if q > low else low
+        q = (q + _ROUND_32) - _ROUND_32
+        whole = np.int64(q)
+        total += whole * whole
+    return total if wrong == _ZERO else np.int64(-1)
+
+
 @njit(inline="always")
 def uniform32(counter, key):  # type: ignore[no-untyped-def]
     """Twin of `noise.uniform` for one counter, both uint32: f32 in (0, 1), 21 bits."""

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from osoa_pl.arith import compiled
 from osoa_pl.arith.functions import sqrt
 from osoa_pl.errors import UsageError
 
 _NORM_STEP_BITS = 20  # gradients enter the norm as multiples of 2^-20 ...
-_NORM_LIMIT = float(2**22)  # ... saturating at +-4, so that a square needs at most 44 bits
+_NORM_SCALE = np.float32(2**_NORM_STEP_BITS)
+_NORM_LIMIT = np.float32(2**22)  # ... saturating at +-4, so that a square needs at most 44 bits
 _NORM_BLOCK = 1 << 18  # squares summed in int64 at once: 2^18 * 2^44 < 2^63
 
 
@@ -104,13 +106,18 @@ class Adam:
         self.steps += 1
         self.correction1 *= b1
         self.correction2 *= b2
+        factor = 1.0 / (1.0 - self.correction2) if self.bias_correct_second else 1.0
+        rate = self.lr / (1.0 - self.correction1)
+        if self.parameters.device.type == "cpu":
+            tensors = (self.parameters, self.first_moment, self.second_moment, gradient)
+            constants = (b1, 1.0 - b1, b2, 1.0 - b2, factor, self.eps, rate)
+            compiled.adam_step(*(t.detach().numpy() for t in tensors), *map(np.float32, constants))
+            return True
         m, v = self.first_moment, self.second_moment
         m.mul_(_float32(b1)).add_(gradient * _float32(1.0 - b1))
         v.mul_(_float32(b2)).add_((gradient * gradient).mul_(_float32(1.0 - b2)))
-        factor = 1.0 / (1.0 - self.correction2) if self.bias_correct_second else 1.0
         den = sqrt(v * _float32(factor)).add_(_float32(self.eps))
-        update = (m * _float32(self.lr / (1.0 - self.correction1))).div_(den)
-        self.parameters.sub_(update)
+        self.parameters.sub_((m * _float32(rate)).div_(den))
         return True
 
     def state_tensors(self) -> tuple[Tensor, ...]:
@@ -194,13 +201,29 @@ def exact_norm(gradient: Tensor) -> float:
     summed as integers, and one correctly rounded square root is taken.
     Shapes: `gradient` float32 (n,), finite.
     """
-    fixed = (gradient * 2.0**_NORM_STEP_BITS).round_().clamp_(-_NORM_LIMIT, _NORM_LIMIT)
-    total = 0
-    for block in fixed.to(torch.int64).split(_NORM_BLOCK):
-        total += int((block * block).sum().item())
+    return _norm(_squared_sum(gradient) or 0)
+
+
+def _norm(total: int) -> float:
     # a Python integer rounds to the nearest double, as the conversion from int64 does
-    root = float(np.sqrt(np.float64(total)))
-    return root * 2.0**-_NORM_STEP_BITS
+    return float(np.sqrt(np.float64(total))) * 2.0**-_NORM_STEP_BITS
+
+
+def _squared_sum(gradient: Tensor) -> int | None:
+    """Sum of the squares in units of 2^-40, or None where an element is not finite."""
+    total = 0
+    for block in gradient.detach().split(_NORM_BLOCK):
+        if gradient.device.type == "cpu":
+            part = int(compiled.squared_sum(block.numpy(), _NORM_SCALE, _NORM_LIMIT))
+            if part < 0:
+                return None
+        else:
+            if not is_finite(block):
+                return None
+            fixed = (block * float(_NORM_SCALE)).clamp_(-_NORM_LIMIT, _NORM_LIMIT).round_()
+            part = int(fixed.to(torch.int64).square_().sum().item())
+        total += part
+    return total
 
 
 def clip_by_exact_norm(gradient: Tensor, limit: float) -> Tensor:
@@ -212,9 +235,10 @@ def clip_by_exact_norm(gradient: Tensor, limit: float) -> Tensor:
     """
     if not limit > 0.0:
         raise UsageError(f"gradient clipping: found limit {limit} (expected a positive number)")
-    if not is_finite(gradient):
+    total = _squared_sum(gradient)
+    if total is None:
         return gradient
-    norm = exact_norm(gradient)
+    norm = _norm(total)
     return gradient * _float32(limit / norm) if norm > limit else gradient
 
 

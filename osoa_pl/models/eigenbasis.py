@@ -27,6 +27,7 @@ from osoa_pl.models.network import layer_views
 OPERAND_BITS = 13
 UNIT_BITS = 7
 _LIMIT = np.float32(2**OPERAND_BITS - 1)
+_NOT_FINITE = 0x7F800000  # the bits of float32 infinity; NaN's are above
 MOST_SUM = engines.FLOAT32_EXACT >> OPERAND_BITS
 """Of the absolute values of a row or column of U or V; orthogonal ones have sqrt(n) * 2^7."""
 
@@ -67,6 +68,7 @@ class Eigenbasis:
         Raises UsageError for a basis whose products might not be exact.
         """
         self._compiled = compiled
+        self._kept: dict[_Run, tuple[Tensor, ...]] = {}
         self._runs: list[tuple[_Run, Tensor, Tensor]] = []
         at = begin = 0
         for (o, i), group in groupby(layers):
@@ -93,14 +95,22 @@ class Eigenbasis:
         out = flat.clone()
         for (run, _, _), (left, right) in zip(self._runs, pairs, strict=True):
             weights = run.weights(out)
-            rounded, scale = self._round(weights)
-            inner = _multiply(rounded, right).mul_(scale)
-            rounded, scale = self._round(inner)
-            torch.mul(_multiply(left, rounded), scale, out=weights)
+            rounded, inner = self._buffers(run, flat.device)
+            scale = self._round(weights, rounded)
+            _multiply(rounded, right, inner).mul_(scale)
+            scale = self._round(inner, rounded)
+            torch.mul(_multiply(left, rounded, inner), scale, out=weights)
         return out
 
-    def _round(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(f32 [n, r, c] rounded to integers of 13 bits, f32 [n, 1, 1]: their step / 2^7)."""
+    def _buffers(self, run: _Run, device: torch.device) -> tuple[Tensor, ...]:
+        """Two f32 [n, out, in], kept between calls (contents undefined)."""
+        if run not in self._kept:
+            shape = (2, run.count, run.out, run.inputs)
+            self._kept[run] = torch.empty(shape, device=device).unbind()
+        return self._kept[run]
+
+    def _round(self, x: Tensor, out: Tensor) -> Tensor:
+        """x f32 [n, r, c] as integers of 13 bits into `out`; f32 [n, 1, 1]: their step / 2^7."""
         if self._compiled:
             values = x.numpy()
             found = np.empty(len(values), np.int32)
@@ -109,21 +119,20 @@ class Eigenbasis:
         else:
             largest = x.abs().amax((1, 2), keepdim=True)
         step = quantize.power_of_two_step(largest, OPERAND_BITS)
-        if self._compiled and bool(largest.isfinite().all()):
-            rounded = torch.empty(x.shape)
+        if self._compiled and found.max() < _NOT_FINITE:
             inverse = quantize.inverse_power_of_two(step).view(-1).numpy()
-            compiled.round_nearest(values, inverse, _LIMIT, rounded.numpy())
+            compiled.round_nearest(values, inverse, _LIMIT, out.numpy())
         else:
-            rounded = quantize.quantize_nearest(x, step, OPERAND_BITS)
-        return rounded, step * 2.0**-UNIT_BITS
+            out.copy_(quantize.quantize_nearest(x, step, OPERAND_BITS))
+        return step * 2.0**-UNIT_BITS
 
 
-def _multiply(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b f32 [n, r, c], exact by `MOST_SUM`."""
+def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """a @ b f32 [n, r, c] into `out`, exact by `MOST_SUM`."""
     with engines.exact_kernels():
         if contract.single_is_exact("linear", a.device):
-            return torch.bmm(a, b)
-        return torch.bmm(a.double(), b.double()).float()
+            return torch.bmm(a, b, out=out)
+        return out.copy_(torch.bmm(a.double(), b.double()))
 
 
 def from_gradients(layers: list[tuple[int, int]], gradients: list[Tensor]) -> Tensor:

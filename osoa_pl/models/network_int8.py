@@ -52,12 +52,6 @@ def _known_answers(device: torch.device) -> bool:
     return True
 
 
-def _limbs(weights: Tensor) -> Tensor:
-    """int8 [rows, 2 * columns]: (high | low) with weights = 4 * high + low."""
-    high = torch.floor(weights * 0.25)
-    return torch.cat([high, weights - high * 4.0], 1).to(torch.int8)
-
-
 class Int8Network:
     """As `network.CompiledNetwork`, for machines on which `is_exact`.
 
@@ -83,9 +77,16 @@ class Int8Network:
         """Limbs of the weights for both passes; made once per set of weights."""
         if self._prepared is state:
             return
-        self._forward_limbs = [_limbs(w.t().contiguous()) for w in state.weights[1:]]
-        self._backward_limbs = [_limbs(w) for w in state.weights[1:]]
-        self._offsets = [(w.sum(1) * _SHIFT).to(torch.int32).numpy() for w in state.weights[1:]]
+        self._forward_limbs, self._backward_limbs, self._offsets = [], [], []
+        for weight in state.weights[1:]:
+            outputs, inputs = weight.shape
+            forward = torch.empty(inputs, 2 * outputs, dtype=torch.int8)
+            backward = torch.empty(outputs, 2 * inputs, dtype=torch.int8)
+            offset = np.empty(outputs, np.int32)
+            compiled_int8.split_limbs(weight.numpy(), forward.numpy(), backward.numpy(), offset)
+            self._forward_limbs.append(forward)
+            self._backward_limbs.append(backward)
+            self._offsets.append(offset)
         self._prepared = state
 
     def forward(self, features: Tensor, state: Quantised) -> tuple[Tensor, Tensor]:
@@ -176,13 +177,13 @@ class Int8Network:
                 return torch._int_mm(gq[begin:end].t(), self._inputs[index][begin:end]).double()
 
             parts = self.pool.each([partial(run, b, e, i) for i, (b, e) in enumerate(ranges)])
-            exact = torch.stack(parts).sum(0)
+            exact = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
             column = torch.from_numpy(sums.sum(0)).double()
             if out is not None:
-                exact = exact + (column * float(_SHIFT)).unsqueeze(1)
+                exact = exact.add_((column * float(_SHIFT)).unsqueeze(1))
             weight, bias = views[index]
-            weight.copy_(exact.float().mul_(step * state.input_steps[index]))
-            bias.copy_(column.float().mul_(step))
+            weight.copy_(exact).mul_(step * state.input_steps[index])
+            bias.copy_(column).mul_(step)
             return np.float32(seen.max())
 
         with compiled.single_torch_thread():
