@@ -154,9 +154,7 @@ class CompressionJob:
     def _prepare(self) -> None:
         options = self._options
         family = zoo.family_of(self.checkpoint)
-        suited = dict(family.settings)
-        if options.adaptation == "auto" and options.effort >= auto.PATIENT_EFFORT:
-            suited |= family.patient
+        suited = family.suited(options.effort if options.adaptation == "auto" else None)
         self.options = CodingOptions(
             self.checkpoint, _settings(options.settings, suited), options.seed,
             options.adaptation, options.step_size, auto.search(options.effort, family.step_sizes),

@@ -50,8 +50,8 @@ class Family:
     config: makes a `Config` from its plain form. build: (config, parameters, activation maxima,
     engine, threads) -> the model that codes, over these very tensors; engine None: compiled on
     the CPU, eager elsewhere. density: config -> the module that trains. settings: the
-    `BatchSettings` that suit it, where they differ from the default; patient: and those for high
-    effort, where time matters less. step_sizes: what the policy `auto` tries. constants: config ->
+    `BatchSettings` that suit it, where they differ from the default; by_effort: and those that `auto`
+    takes from an effort on (the highest key that the effort reaches). step_sizes: what the policy `auto` tries. constants: config ->
     name and size of what a checkpoint holds beside, flat int8 tensors that `build` is given by
     name and that adaptation leaves alone.
     """
@@ -62,8 +62,14 @@ class Family:
     density: Callable[[Any], Density]
     settings: Mapping[str, int] = field(default_factory=dict)
     step_sizes: tuple[float, ...] = (5e-4, 1e-3)
-    patient: Mapping[str, int] = field(default_factory=dict)
+    by_effort: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     constants: Callable[[Any], Mapping[str, int]] = lambda config: {}
+
+
+    def suited(self, effort: int | None) -> dict[str, int]:
+        """`BatchSettings` for this effort of `auto`, or for another policy."""
+        reached = [key for key in self.by_effort if effort is not None and key <= effort]
+        return {**self.settings, **(self.by_effort[max(reached)] if reached else {})}
 
 
 def register(family: Family) -> Family:

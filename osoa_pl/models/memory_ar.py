@@ -219,5 +219,10 @@ FAMILY = Family(
     },
     step_sizes=(4e-4, 8e-4),
     constants=_constants,
-    patient={"batch_pixels": 1024, "segment_batches": 256},
+    by_effort={
+        1: {"batch_pixels": 4096, "segment_batches": 64},
+        4: {},
+        7: {"batch_pixels": 1024, "segment_batches": 256},
+        8: {"batch_pixels": 512, "first_pixels": 512, "segment_batches": 512},
+    },
 )  # fmt: skip
