@@ -93,7 +93,10 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
         FULL,
     ),
-    "compiled for any x86-64": ({"NUMBA_CPU_NAME": "generic"}, FULL[:1]),
+    "compiled for any x86-64": (
+        {"NUMBA_CPU_NAME": "generic"},
+        (FULL[0], "--collection memory --decode {}"),
+    ),
     "not compiled": (
         {"NUMBA_DISABLE_JIT": "1"},
         (

@@ -50,10 +50,10 @@ class Family:
     config: makes a `Config` from its plain form. build: (config, parameters, activation maxima,
     engine, threads) -> the model that codes, over these very tensors; engine None: compiled on
     the CPU, eager elsewhere. density: config -> the module that trains. settings: the
-    `BatchSettings` that suit it, where they differ from the default; by_effort: and those that `auto`
-    takes from an effort on (the highest key that the effort reaches). step_sizes: what the policy `auto` tries. constants: config ->
-    name and size of what a checkpoint holds beside, flat int8 tensors that `build` is given by
-    name and that adaptation leaves alone.
+    `BatchSettings` that suit it, where they differ from the default; by_effort: and those that
+    `auto` takes from an effort on (the highest key that the effort reaches). step_sizes: what
+    `auto` tries. constants: config -> name and size of what a checkpoint holds beside, flat int8
+    tensors that `build` is given by name and that adaptation leaves alone.
     """
 
     name: str
@@ -64,7 +64,6 @@ class Family:
     step_sizes: tuple[float, ...] = (5e-4, 1e-3)
     by_effort: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     constants: Callable[[Any], Mapping[str, int]] = lambda config: {}
-
 
     def suited(self, effort: int | None) -> dict[str, int]:
         """`BatchSettings` for this effort of `auto`, or for another policy."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osoa_pl.arith import compiled, noise
+from osoa_pl.arith import compiled, noise, vnni
 from osoa_pl.errors import UsageError
 from osoa_pl.models import compiled_head, features, network, network_int8, wavefront
 from osoa_pl.models.base import Engine, StreamDecoder
@@ -215,14 +215,21 @@ class LocalAutoregressive:
     def _wavefront_weights(self) -> wavefront.Weights:
         """The present weights in the form of `wavefront.forward_rows`."""
         state = self._current()
-        width, depth = self.config.width, self.config.depth
+        width, depth, outputs = self.config.width, self.config.depth, self.config.outputs
         hidden = np.empty((2 * depth, width, width), np.float32)
         for i in range(2 * depth):
             hidden[i] = state.weights[i + 1].t().numpy()
+        last = np.ascontiguousarray(state.weights[-1].t().numpy())
+        lanes = [-(-n // vnni.LANES) * vnni.LANES * vnni.AVAILABLE for n in (width, outputs)]
+        hidden_limbs = np.zeros((2 * depth, width // 4, 2, lanes[0], 4), np.int8)
+        last_limbs = np.zeros((width // 4, 2, lanes[1], 4), np.int8)
+        if vnni.AVAILABLE:
+            for matrix, limbs in zip((*hidden, last), (*hidden_limbs, last_limbs), strict=True):
+                vnni.pack_limbs(matrix, limbs)
         return wavefront.Weights(
             np.ascontiguousarray(state.weights[0].t().numpy()),
             hidden,
-            np.ascontiguousarray(state.weights[-1].t().numpy()),
+            last,
             np.stack([b.numpy() for b in state.biases[:-1]]),
             state.biases[-1].numpy(),
             np.array(
@@ -230,6 +237,8 @@ class LocalAutoregressive:
                 np.float32,
             ),
             np.array([1.0 / s for s in state.input_steps[1:]], np.float32),
+            hidden_limbs,
+            last_limbs,
         )
 
     def _decode(

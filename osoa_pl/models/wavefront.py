@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from osoa_pl.arith import vnni
 from osoa_pl.arith.compiled import matmul_rows
 from osoa_pl.coding.rans_numba import advance_scalar, peek_scalar
 from osoa_pl.models.compiled_head import (
@@ -37,6 +38,8 @@ class Weights(NamedTuple):
 
     first [F, W], hidden [2*depth, W, W], last [W, O], biases [2*depth+1, W], last_bias [O];
     scales [2*depth+2]: of each layer's products; steps [2*depth+1]: inverse ones of each input.
+    hidden_limbs int8 [2*depth, W/4, 2, lanes, 4], last_limbs: `vnni.pack_limbs` of hidden and last,
+    which then are not looked at, or empty where this processor has no such instruction.
     """
 
     first: NDArray[np.float32]
@@ -46,6 +49,8 @@ class Weights(NamedTuple):
     last_bias: NDArray[np.float32]
     scales: NDArray[np.float32]
     steps: NDArray[np.float32]
+    hidden_limbs: NDArray[np.int8]
+    last_limbs: NDArray[np.int8]
 
 
 class Passed(NamedTuple):
@@ -81,6 +86,24 @@ def stream_order(table, tiles):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _plain_product(count, x, bytes_, weights, limbs, totals, out):  # type: ignore[no-untyped-def]
+    """out f32 [count, O] = x f32 [count, W] @ weights, for integer operands."""
+    matmul_rows(0, count, x, weights, out)
+
+
+@njit(cache=True, nogil=True)
+def _vnni_product(count, x, bytes_, weights, limbs, totals, out):  # type: ignore[no-untyped-def]
+    """The same from the inputs in bytes and the limbs of the weights."""
+    vnni.layer_product(count, bytes_, limbs, totals)
+    for p in range(count):
+        for j in range(out.shape[1]):
+            out[p, j] = np.float32(totals[p, j])
+
+
+_integer_product = _vnni_product if vnni.AVAILABLE else _plain_product
+
+
+@njit(cache=True, nogil=True)
 def forward_rows(  # type: ignore[no-untyped-def]
     count, pixels, x, stream, inner, product, weights, passed, largest
 ):
@@ -91,12 +114,18 @@ def forward_rows(  # type: ignore[no-untyped-def]
     """
     limit, half = np.float32(255.0), np.float32(128.0)
     width = weights.first.shape[1]
-    depth = weights.hidden.shape[0]
+    depth = weights.biases.shape[0] - 1
+    bytes_ = np.empty((count, width), np.uint8)
+    lanes = max(weights.hidden_limbs.shape[3], weights.last_limbs.shape[2])
+    totals = np.empty((count, lanes), np.int32)
     for layer in range(depth + 1):
         if layer == 0:
             matmul_rows(0, count, x, weights.first, product)
         else:
-            matmul_rows(0, count, inner, weights.hidden[layer - 1], product)
+            _integer_product(
+                count, inner, bytes_, weights.hidden[layer - 1], weights.hidden_limbs[layer - 1],
+                totals, product,
+            )  # fmt: skip
         scale, inverse = weights.scales[layer], weights.steps[layer]
         bias = weights.biases[layer]
         if layer == 0:
@@ -128,10 +157,11 @@ def forward_rows(  # type: ignore[no-untyped-def]
                 q = (q + _ROUND) - _ROUND
                 q = q if q < limit else limit
                 inner[p, j] = q
+                bytes_[p, j] = np.uint8(np.int32(q))
                 inputs[j] = np.int8(np.int32(q - half))
     outputs = weights.last.shape[1]
     wide = np.empty((count, outputs), np.float32)
-    matmul_rows(0, count, inner, weights.last, wide)
+    _integer_product(count, inner, bytes_, weights.last, weights.last_limbs, totals, wide)
     scale = weights.scales[depth + 1]
     for p in range(count):
         row = passed.outputs[pixels[p]]
