@@ -101,6 +101,7 @@ class Lane:
         images = images_of(self._rng, self._photos, channels, pixels)
         self._source = batches_of(images, channels)
         self._memory = MemoryState(channels, MEMORY_BITS, self._model.memory.pool)
+        self._maxima = self._model.activation_max.clone()
         if self._second_moment is not None:
             self._moved = torch.zeros_like(self._model.parameters)
             self._adam = online_adam(
@@ -110,14 +111,17 @@ class Lane:
     def gradient(self, counter: int) -> tuple[torch.Tensor, int, torch.Tensor]:
         """(gradient at the lane's own weights, pixels, activation maxima) of its next batch.
 
-        The lane then learns the batch.
+        The lane then learns the batch. The model's own maxima, with which lanes begin, follow the
+        median of what all lanes see.
         """
         model = self._model
         batch = next(self._source, None)
         if batch is None:
             self._begin()
             batch = next(self._source)
-        model.memory = self._memory
+        model.memory, first_maxima = self._memory, model.activation_max
+        model.activation_max = self._maxima
+        model.stepped()
         if self._second_moment is None:
             gradient = model.gradient(batch, 0, counter)
         else:
@@ -131,6 +135,9 @@ class Lane:
                 self._source = iter(())
         seen = model.seen_max()
         model.advance()
+        self._maxima = model.activation_max
+        model.activation_max = first_maxima * torch.where(seen > first_maxima, 1.002, 1 / 1.002)
+        model.stepped()
         return gradient, batch.pixels, seen
 
 

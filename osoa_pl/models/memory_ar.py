@@ -222,7 +222,7 @@ FAMILY = Family(
     by_effort={
         1: {"batch_pixels": 4096, "segment_batches": 64},
         4: {},
-        7: {"batch_pixels": 1024, "segment_batches": 256},
-        8: {"batch_pixels": 512, "first_pixels": 512, "segment_batches": 512},
+        6: {"batch_pixels": 1024, "segment_batches": 256},
+        7: {"batch_pixels": 512, "first_pixels": 512, "segment_batches": 512},
     },
 )  # fmt: skip

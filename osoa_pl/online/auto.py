@@ -38,18 +38,17 @@ class Search:
 def search(effort: int, step_sizes: Sequence[float]) -> Search:
     """The search of effort 1 (does not adapt) to 9; step_sizes: those that suit the model.
 
-    2: the one that suits most; 3: and `none`; 4: all race over a segment; 5: and `none`; 6: twice
-    the largest and half the smallest too; 7: over four segments; 9: and two updates a batch, all of
-    these to the end. The size of batches goes by effort too (`Family.by_effort`), which is all that
-    8 has before 7.
+    2: the one that suits most; 3: and `none`; 4: all race over a segment; 5: and `none`; 6, 7: the
+    same, with smaller batches (`Family.by_effort` has their sizes); 8: twice the largest and half
+    the smallest too, over four segments; 9: and two updates a batch, all of these to the end.
     """
     single = (step_sizes[len(step_sizes) // 2],)
     wide = (step_sizes[0] / 2, *step_sizes, min(2 * step_sizes[-1], MAX_STEP_SIZE))
-    sizes = () if effort == 1 else single if effort <= 3 else step_sizes if effort <= 5 else wide
+    sizes = () if effort == 1 else single if effort <= 3 else step_sizes if effort <= 7 else wide
     ways = tuple((size, 1) for size in sizes)
     if effort == 9:
         ways += tuple((size, 2) for size in sizes)
-    segments = None if effort == 9 else 4 if effort >= 7 else 1
+    segments = None if effort == 9 else 4 if effort == 8 else 1
     return Search(ways, segments, plain=effort not in (2, 4))
 
 
