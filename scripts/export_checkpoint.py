@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--grey", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    models = {}
+    models, constants = {}, {}
     for kind in ("rgb", "grey"):
         run = torch.load(getattr(args, kind), weights_only=True)
         models[kind] = (
@@ -30,7 +30,8 @@ def main() -> None:
             run["activation_max"],
             run["second_moment"],
         )
-    data = pack(models, "memory_ar")
+        constants[kind] = {"basis": run["basis"]} if "basis" in run else {}
+    data = pack(models, "memory_ar", constants)
     file = args.out.with_suffix(".safetensors")
     file.write_bytes(data)
     lines = [

@@ -418,7 +418,10 @@ def plan(shapes, st):
     for n, (h, w) in enumerate(shapes):
         row = 0
         while row < h:
-            budget = min(st["batch_pixels"], st["first_pixels"] << min(len(out), 16))
+            budget = min(
+                st["batch_pixels"],
+                st["first_pixels"] << min(len(out) // st.get("first_batches", 1), 16),
+            )
             if tiles and held + (h - row) * w > budget:
                 out.append(tiles)
                 tiles, held = [], 0
@@ -744,7 +747,7 @@ def read(path, checkpoint=None):
 
 def restore(z, checkpoint):
     man = json.loads(z.read("manifest.json"))
-    assert man["format"] in (1, 2, 3) and man["arithmetic"] == 1
+    assert man["format"] in (1, 2, 3, 4) and man["arithmetic"] == 1
     items, pictures = table(z, man["format"])
     if man["format"] == 1:
         man |= {"parts": [{"pictures": len(pictures), "planes": []}], "packed": []}

@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import NormalDist
@@ -397,7 +398,10 @@ def test_models_with_memory(adaptation, streams, tmp_path):
     assert "osoa_pl" not in Path(second_reader_memory.__file__).read_text()
 
 
-def test_weights_in_an_eigenbasis(tmp_path):
+def test_weights_in_an_eigenbasis(tmp_path, monkeypatch):
+    """And batches that grow slowly: format 4."""
+    made = BatchSettings
+    monkeypatch.setitem(globals(), "BatchSettings", partial(made, first_batches=2))
     images = [picture(9, 8, 3, n % 3) for n in range(7)] + [picture(8, 9, 1, n) for n in range(5)]
     assert_memory(memory_checkpoint(tmp_path, eigenbasis=True), images, tmp_path)
 

@@ -48,7 +48,7 @@ from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
 from osoa_pl.online import auto
 from osoa_pl.online.online import OnlineAdaptation
-from osoa_pl.online.plan import BatchSettings
+from osoa_pl.online.plan import BatchSettings, needed_version
 from osoa_pl.types import ARITHMETIC_VERSION, MODES, Item
 
 PathOrArrays = (
@@ -293,7 +293,7 @@ class CompressionJob:
 
         total = self._writer.commit(
             manifest, order=[*order, *coded], check=check if self._options.verify else None,
-            version=item_table.needed_version(items),
+            version=max(item_table.needed_version(items), needed_version(self.options.settings)),
         )  # fmt: skip
         return CompressResult(
             archive_bytes=total,

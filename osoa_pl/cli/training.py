@@ -91,7 +91,7 @@ options:
   --checkpoint NAME|PATH   checkpoint to start from (default: default)
   --adaptation HOW         online (default) or none
   --step_size X            of the adaptation (default: 0.001)
-  --settings.X N           batch_pixels, first_pixels, segment_batches, streams
+  --settings.X N           batch_pixels, first_pixels, first_batches, segment_batches, streams
   --seed N, --embed_checkpoint BOOL, --overwrite BOOL, --threads N, --name NAME
   --resume BOOL            keep what is finished when the run ends early, and continue
   --compare_none BOOL      log also what the checkpoint needs without adaptation

@@ -215,14 +215,15 @@ def _density(config: MemoryConfig) -> Density:
 FAMILY = Family(
     "memory_ar", MemoryConfig, _build, _density,
     settings={
-        "batch_pixels": 2048, "first_pixels": 1024, "segment_batches": 128, "streams": GROUPS,
+        "batch_pixels": 2048, "first_pixels": 512, "first_batches": 128, "segment_batches": 256,
+        "streams": GROUPS,
     },
     step_sizes=(4e-4, 8e-4),
     constants=_constants,
     by_effort={
-        1: {"batch_pixels": 4096, "segment_batches": 64},
+        1: {"batch_pixels": 4096},
         4: {},
-        6: {"batch_pixels": 1024, "segment_batches": 256},
-        7: {"batch_pixels": 512, "first_pixels": 512, "segment_batches": 512},
+        6: {"batch_pixels": 1024},
+        7: {"batch_pixels": 512, "segment_batches": 512},
     },
 )  # fmt: skip

@@ -24,11 +24,13 @@ class BatchSettings:
     batch_pixels: int = 8192
     """Budget of a batch, in pixels."""
     first_pixels: int = 2048
-    """Budget of the first batch; it doubles from batch to batch until `batch_pixels`."""
+    """Budget of the first batches; it doubles again and again until `batch_pixels`."""
     segment_batches: int = 32
     """Batches in a segment: one entropy-coder message, one digest, one unit of damage."""
     streams: int = 8
     """Entropy-coder lanes of a segment; tile b of a batch goes to lane b mod `streams`."""
+    first_batches: int = 1
+    """Batches of one budget before it doubles."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -36,6 +38,7 @@ class BatchSettings:
             "first_pixels": (64, MAX_BATCH_PIXELS),
             "segment_batches": (1, 1 << 20),
             "streams": (1, 256),
+            "first_batches": (1, 1 << 20),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -44,11 +47,19 @@ class BatchSettings:
 
     def budget(self, batch: int) -> int:
         """Pixels that batch number `batch` may hold."""
-        return min(self.batch_pixels, self.first_pixels << min(batch, 16))
+        return min(self.batch_pixels, self.first_pixels << min(batch // self.first_batches, 16))
 
     def to_dict(self) -> dict[str, int]:
-        """Plain form for the manifest."""
-        return asdict(self)
+        """Plain form for the manifest; `first_batches` where it is not 1."""
+        sizes = asdict(self)
+        if self.first_batches == 1:
+            del sizes["first_batches"]
+        return sizes
+
+
+def needed_version(settings: BatchSettings) -> int:
+    """The lowest format version whose readers know these settings."""
+    return 4 if settings.first_batches != 1 else 1
 
 
 @dataclass(frozen=True)

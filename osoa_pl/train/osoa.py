@@ -41,7 +41,7 @@ class OSOAOptions:
         step_size: Of the adaptation.
         seed: Of the rounding noise.
         settings: Sizes that differ from what suits the checkpoint: batch_pixels, first_pixels,
-            segment_batches, streams.
+            first_batches, segment_batches, streams.
         shard: Images that are coded as one trajectory (default: some 50 MB of samples).
         times: Keep times of change, and folders.
         model_only: Code every picture through the model, also where something else is smaller.

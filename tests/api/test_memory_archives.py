@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import picture, small_memory_checkpoint
+from forge import changed, join, take_apart
 
 import osoa_pl
 from osoa_pl.errors import DamagedArchiveError, PortabilityError
@@ -99,10 +102,26 @@ def test_a_stopped_run_resumes_to_the_same_bytes(
 def test_damage_is_told(checkpoint: str, tmp_path: Path) -> None:
     path = tmp_path / "a.osoa"
     data = bytearray(make(path, checkpoint, adaptation="online"))
-    segments = data.find(b"PK\x03\x04", 200)
-    for place in range(segments + 100, segments + 1100, 97):
+    with zipfile.ZipFile(path) as members:
+        first = next(info for info in members.infolist() if info.filename.startswith("shards/"))
+    begin = first.header_offset + 30 + len(first.filename)
+    for place in range(begin, begin + first.file_size, max(first.file_size // 10, 1)):
         broken = bytearray(data)
         broken[place] ^= 16
         path.write_bytes(broken)
         with pytest.raises((DamagedArchiveError, PortabilityError)):
             osoa_pl.decompress(path, checkpoint=checkpoint)
+
+
+def test_slowly_growing_batches_are_format_4(checkpoint: str, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "first_batches": 3}
+    path = tmp_path / "a.osoa"
+    members = take_apart(make(path, checkpoint, adaptation="online", settings=settings))
+    assert b'"format":4' in members["manifest.json"]
+    for ours, theirs in zip(
+        osoa_pl.decompress(path, checkpoint=checkpoint), collection(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    forged = changed(members, manifest=lambda m: m.update(format=3))
+    with pytest.raises(DamagedArchiveError, match="format 3 has no first_batches"):
+        osoa_pl.open_archive(io.BytesIO(join(forged)), checkpoint=checkpoint)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from osoa_pl.errors import OsoaError, OutputExistsError, UsageError
-from osoa_pl.format.container import ArchiveReader, ArchiveWriter
+from osoa_pl.format.container import FORMAT_VERSION, ArchiveReader, ArchiveWriter
 
 
 def test_keep_and_resume(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_keep_and_resume(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.osoa"]
     with ArchiveReader(path) as archive:
         assert archive.names() == ["mimetype", "manifest.json", "x", "y"]
-        assert archive.version == 3
+        assert archive.version == FORMAT_VERSION
 
 
 def test_a_new_run_replaces_a_leftover(tmp_path: Path) -> None:

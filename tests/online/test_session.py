@@ -13,7 +13,7 @@ from osoa_pl.models.local_ar_eager import EagerLocalAutoregressive
 from osoa_pl.online import auto
 from osoa_pl.online.none import NoAdaptation
 from osoa_pl.online.online import OnlineAdaptation
-from osoa_pl.online.plan import BatchSettings, batches, segments
+from osoa_pl.online.plan import BatchSettings, batches, needed_version, segments
 from osoa_pl.online.policy import from_manifest
 from osoa_pl.online.prices import UNIT, prices
 from osoa_pl.online.session import Session
@@ -241,6 +241,15 @@ def test_policies_come_back_from_the_manifest():
     for entry in ({"name": "magic"}, {"name": "online", "step_size": -1}, {"name": "none", "x": 1}):
         with pytest.raises(ValueError, match="policy"):
             from_manifest(entry)
+
+
+def test_budgets_double_every_so_many_batches():
+    settings = BatchSettings(batch_pixels=1000, first_pixels=128, first_batches=3)
+    found = [settings.budget(number) for number in range(14)]
+    assert found == [128] * 3 + [256] * 3 + [512] * 3 + [1000] * 5
+    assert BatchSettings(**settings.to_dict()) == settings
+    assert "first_batches" not in SETTINGS.to_dict() and needed_version(SETTINGS) == 1
+    assert settings.budget(10**9) == 1000
 
 
 @pytest.mark.parametrize("options", [{"streams": 0}, {"batch_pixels": 1}, {"first_pixels": 2.5}])
