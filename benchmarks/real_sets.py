@@ -1,6 +1,6 @@
 """All collections of a data folder: none, online and auto against JPEG XL e9, WebP and xz.
 
-    python benchmarks/real_sets.py DATA --out results.json [--part ours|rivals] [SET ...]
+    python benchmarks/real_sets.py DATA --out results.json [--part ours|rivals] [--effort N] [SET]
     python benchmarks/real_sets.py DATA --out results.json --print
 
 DATA holds `targets/*.npz`, `video/*/`, `cifar10.npz`, `pretrain/val/`, `whole/`, and the test
@@ -51,7 +51,11 @@ def sets(data: Path, folder: Path) -> dict[str, list[Path]]:
 
 
 def measure(
-    inputs: list[Path], part: str | None, adaptations: list[str], threads: int | None
+    inputs: list[Path],
+    part: str | None,
+    adaptations: list[str],
+    effort: int | None,
+    threads: int | None,
 ) -> list[dict[str, Any]]:
     """The rows of one set; empty where it has no pixels that a model takes."""
     try:
@@ -59,6 +63,7 @@ def measure(
             [str(path) for path in inputs],
             adaptations=() if part == "rivals" else adaptations,
             rival_names=() if part == "ours" else RIVALS,
+            effort=effort,
             threads=threads,
         )
     except UsageError as error:
@@ -110,6 +115,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", choices=("ours", "rivals"))
     parser.add_argument("--adaptations", nargs="+", choices=ADAPTATIONS, default=ADAPTATIONS)
+    parser.add_argument("--effort", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--print", action="store_true", dest="show")
     args = parser.parse_args()
@@ -121,7 +127,7 @@ def main() -> None:
             continue
         rows = results.setdefault(name, [])
         print(name, flush=True)
-        for row in measure(inputs, args.part, args.adaptations, args.threads):
+        for row in measure(inputs, args.part, args.adaptations, args.effort, args.threads):
             key = (row["codec"], row["arrangement"])
             rows[:] = [r for r in rows if (r["codec"], r["arrangement"]) != key]
             rows.append(row)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from osoa_pl.cli.arguments import add_json, add_machine, near
+from osoa_pl.cli.arguments import add_json, add_machine, near, whole
 from osoa_pl.cli.console import Console, counted, grouped, size
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"of {','.join(_RIVALS)} (default: the first five), or none",
     )  # fmt: skip
     group.add_argument(
+        "--effort", type=whole(1, 9), metavar="N", help="of auto, as for compress (default: 5)"
+    )
+    group.add_argument(
         "--checkpoint", default="base", metavar="NAME|PATH",
         help="checkpoint to start from (default: base)",
     )  # fmt: skip
@@ -89,6 +92,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             adaptations=arguments.adaptation,
             rival_names=arguments.rivals,
             checkpoint=arguments.checkpoint,
+            effort=arguments.effort,
             device=arguments.device,
             threads=arguments.threads,
             step=step,

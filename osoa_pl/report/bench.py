@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +61,14 @@ def bench(
     adaptations: Sequence[str] = ADAPTATIONS,
     rival_names: Sequence[str] = rivals.USUAL,
     checkpoint: str = "base",
+    effort: int | None = None,
     device: str = "cpu",
     threads: int | None = None,
     step: Step | None = None,
 ) -> BenchResult:
     """Compress `inputs` with this codec and with others, decode everything back, and compare.
 
+    effort: of `auto`; None: the default.
     The rivals hold all pixels in memory; ours runs in processes of its own, whose peak memory is
     told. Raises UsageError where the inputs hold no pixels, OsoaError where pixels do not come
     back.
@@ -93,7 +95,12 @@ def bench(
 
     for adaptation in adaptations:
         begin(f"osoa {adaptation}")
-        rows.append(_own(inputs, collection, samples, adaptation, checkpoint, device, threads))
+        tried = effort if adaptation == "auto" else None
+        job = measurement.Job(
+            tuple(os.path.abspath(path) for path in inputs), "", "", adaptation, checkpoint,
+            threads, device, tried,
+        )  # fmt: skip
+        rows.append(_own(job, collection, samples))
     if rival_names:
         groups = [list(collection.images(mode)) for mode in _RIVALS_TAKE]
         for name in rival_names:
@@ -108,25 +115,14 @@ def bench(
     )
 
 
-def _own(
-    inputs: Sequence[str | os.PathLike[str]],
-    collection: Collection,
-    samples: int,
-    adaptation: str,
-    checkpoint: str,
-    device: str,
-    threads: int | None,
-) -> Row:
+def _own(job: measurement.Job, collection: Collection, samples: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="osoa-bench-") as place:
         folder = Path(place, "restored")
-        job = measurement.Job(
-            tuple(os.path.abspath(path) for path in inputs), str(Path(place, "archive.osoa")),
-            str(folder), adaptation, checkpoint, threads, device,
-        )  # fmt: skip
-        found = measurement.measure(job)
+        archive = str(Path(place, "archive.osoa"))
+        found = measurement.measure(replace(job, archive=archive, folder=str(folder)))
         compare(collection, folder)
     return Row(
-        codec=f"osoa {adaptation}",
+        codec=f"osoa {job.adaptation}",
         arrangement="archive",
         encoded_bytes=found.coded_bytes,
         bits_per_dim=8 * found.coded_bytes / samples,
