@@ -41,7 +41,7 @@ def main() -> None:
         for path in files:
             pixels = np.asarray(Image.open(path).convert("RGB"))
             mine = own(pixels, Path(place), args.checkpoint)
-            rival = rivals.measure("jxl-e7", [[pixels]], threads=1)[0].encoded_bytes
+            rival = min(r.encoded_bytes for r in rivals.measure("jxl-e7", [[pixels]], threads=1))
             print(f"{path.name} {8 * mine / pixels.size:.3f} {8 * rival / pixels.size:.3f}")
             ours, theirs, samples = ours + mine, theirs + rival, samples + pixels.size
             won, count = won + (mine < rival), count + 1
