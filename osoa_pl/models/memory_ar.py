@@ -221,7 +221,9 @@ FAMILY = Family(
     step_sizes=(4e-4, 8e-4),
     constants=_constants,
     by_effort={
-        1: {"batch_pixels": 4096},
+        1: {
+            "batch_pixels": 4096, "first_pixels": 1024, "first_batches": 1, "segment_batches": 64,
+        },
         4: {},
         6: {"batch_pixels": 1024},
         7: {"batch_pixels": 512, "segment_batches": 512},
