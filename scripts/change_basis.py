@@ -13,10 +13,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from pretrain import Lane, photographs
+from pretrain import Lane, gradients, photographs
 
-from osoa_pl.arith.optim import clip_by_exact_norm
-from osoa_pl.models.eigenbasis import Eigenbasis, from_gradients, store
+from osoa_pl.models.eigenbasis import Eigenbasis, from_gradients
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig, initial_parameters
 
 _NEW_UNITS = 0.5  # of the usual spread of initial weights
@@ -46,19 +45,9 @@ def grown(config: MemoryConfig, flat: torch.Tensor, wider: MemoryConfig) -> torc
     return out
 
 
-def gradients(
-    model: MemoryAutoregressive, photos: list, count: int, seed: int
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """(gradients of `count` batches of collections of all kinds, medians of activation maxima)."""
-    lanes = [Lane(model, photos, seed + n, 200_000) for n in range(24)]
-    found, maxima = [], []
-    for number in range(count):
-        kept = model.activation_max.clone()
-        gradient, _, seen = lanes[number % len(lanes)].gradient(number)
-        found.append(clip_by_exact_norm(gradient, 1.0))
-        maxima.append(seen)
-        model.activation_max = kept
-    return found, torch.stack(maxima).median(0).values
+def lanes(model: MemoryAutoregressive, photos: list, seed: int) -> list[Lane]:
+    """Collections of all kinds, without adaptation."""
+    return [Lane(model, photos, seed + n, 200_000) for n in range(24)]
 
 
 def main() -> None:
@@ -85,19 +74,18 @@ def main() -> None:
     model = MemoryAutoregressive(wider, grown(config, weights, wider), maxima, threads=1)
     photos = photographs(args.data)
     layers = wider.network().layers()
-    found, maxima = gradients(model, photos, args.batches, 77)
+    found, maxima = gradients(model, lanes(model, photos, 77), args.batches)
     basis = from_gradients(layers, found)
     based = MemoryConfig(**{**wider.to_dict(), "eigenbasis": True})
+    frozen = Eigenbasis(layers, basis, compiled=True)
     turned = MemoryAutoregressive(
-        based, store(layers, basis, model.parameters), maxima, threads=1,
-        basis=Eigenbasis(layers, basis, compiled=True),
-    )  # fmt: skip
-    first = turned.parameters.clone()
-    found, _ = gradients(turned, photos, args.batches, 177)
+        based, frozen.stored(model.parameters), maxima, threads=1, basis=frozen
+    )
+    found, _ = gradients(turned, lanes(turned, photos, 177), args.batches)
     torch.save(
         {
             "config": based.to_dict(),
-            "parameters": first,
+            "parameters": turned.parameters,
             "activation_max": maxima,
             "second_moment": torch.stack(found).square().mean(0),
             "basis": basis,

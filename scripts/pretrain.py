@@ -176,18 +176,21 @@ def bits_per_dim(
     return found
 
 
-def calibrate(model: MemoryAutoregressive, lanes: list[Lane], count: int) -> torch.Tensor:
-    """Set the starting activation maxima to medians (an outlier costs a bit); E[gradient^2]."""
-    maxima, total = [], torch.zeros_like(model.parameters)
+def gradients(
+    model: MemoryAutoregressive, lanes: list[Lane], count: int
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """(clipped gradients of `count` batches, medians of the activation maxima).
+
+    Medians, as an outlier costs a bit. The model's own maxima stay as they are.
+    """
+    found, maxima = [], []
     for number in range(count):
         kept = model.activation_max.clone()
         gradient, _, seen = lanes[number % len(lanes)].gradient(number)
-        total += clip_by_exact_norm(gradient, 1.0).square()
+        found.append(clip_by_exact_norm(gradient, 1.0))
         maxima.append(seen)
         model.activation_max = kept
-    model.activation_max = torch.stack(maxima).median(0).values
-    model.stepped()
-    return total / count
+    return found, torch.stack(maxima).median(0).values
 
 
 def main() -> None:
@@ -290,7 +293,9 @@ def main() -> None:
     model.parameters.copy_(average)
     model.stepped()
     plain = [Lane(model, photos, args.seed + 77 + lane, args.largest) for lane in range(args.lanes)]
-    moment = calibrate(model, plain, 480)
+    found, model.activation_max = gradients(model, plain, 480)
+    moment = torch.stack(found).square().mean(0)
+    model.stepped()
     value = bits_per_dim(model, validation, moment)
     print(f"done: step {step} val, adapting {np.mean(value):.4f}", flush=True)
     save(file, model, optimizer, average, step, budget, moment, basis)

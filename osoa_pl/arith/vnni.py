@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16  # int32 in a vector
-MOST_VECTORS = 8  # of outputs: 128
+_FEW = 6  # vectors of outputs for which two rows fit into the registers
 
 
 def _available() -> bool:
@@ -95,73 +95,66 @@ def _product(
             builder.store(total, builder.inttoptr(at, vector.as_pointer()), align=1)
 
 
-def _product_of(rows: int, vectors: int) -> Any:
-    """The intrinsic (x, x_stride, weights, groups, out, out_stride): addresses and bytes."""
+def _rows_of(vectors: int) -> Any:
+    """The intrinsic (count, x, x_stride, weights, groups, out, out_stride): addresses and bytes.
+
+    Two rows at a time share the loads of weights, as far as registers go.
+    """
+    together = 2 if vectors <= _FEW else 1
 
     @intrinsic
-    def product(typingctx, x, x_stride, weights, groups, out, out_stride):  # type: ignore[no-untyped-def]
+    def rows(typingctx, count, x, x_stride, weights, groups, out, out_stride):  # type: ignore[no-untyped-def]
         def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            _product(builder, rows, vectors, *arguments)
+            count, x, x_stride, weights, groups, out, out_stride = arguments
+
+            def products(number: int, first: Any) -> None:
+                _product(
+                    builder, number, vectors, builder.add(x, builder.mul(x_stride, first)),
+                    x_stride, weights, groups, builder.add(out, builder.mul(out_stride, first)),
+                    out_stride,
+                )  # fmt: skip
+
+            size = ir.Constant(count.type, together)
+            whole = builder.sdiv(count, size)
+            with cgutils.for_range(builder, whole, intp=count.type) as loop:
+                products(together, builder.mul(loop.index, size))
+            done = builder.mul(whole, size)
+            if together > 1:
+                with builder.if_then(builder.icmp_signed("<", done, count)):
+                    products(1, done)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 6), code
+        return types.void(*[types.intp] * 7), code
 
-    return product
+    return rows
 
 
-_one1, _two1 = _product_of(1, 1), _product_of(2, 1)
-_one2, _two2 = _product_of(1, 2), _product_of(2, 2)
-_one3, _two3 = _product_of(1, 3), _product_of(2, 3)
-_one4, _two4 = _product_of(1, 4), _product_of(2, 4)
-_one5, _two5 = _product_of(1, 5), _product_of(2, 5)
-_one6, _two6 = _product_of(1, 6), _product_of(2, 6)
-_one7, _one8 = _product_of(1, 7), _product_of(1, 8)
+_rows1, _rows2, _rows3, _rows4 = _rows_of(1), _rows_of(2), _rows_of(3), _rows_of(4)
+_rows5, _rows6, _rows7, _rows8 = _rows_of(5), _rows_of(6), _rows_of(7), _rows_of(8)
 
 
 @njit(cache=True, nogil=True)
 def layer_product(count, x, limbs, out):  # type: ignore[no-untyped-def]
     """out[:count] = x[:count] @ weights, exact: x uint8 [n, depth], out int32 [n, lanes].
 
-    limbs int8 [depth/4, 2, lanes, 4], see `pack_limbs`; all in C order; at most 128 lanes. Two rows
-    at a time share the loads of weights, as far as registers go.
+    limbs int8 [depth/4, 2, lanes, 4], see `pack_limbs`; all in C order; at most 128 lanes.
     """
     groups, vectors = limbs.shape[0], limbs.shape[2] // LANES
     step, ahead = x.strides[0], out.strides[0]
     a, w, o = x.ctypes.data, limbs.ctypes.data, out.ctypes.data
-    r = 0
-    while r < count:
-        if vectors <= 6 and r + 1 < count:
-            if vectors == 6:
-                _two6(a, step, w, groups, o, ahead)
-            elif vectors == 5:
-                _two5(a, step, w, groups, o, ahead)
-            elif vectors == 4:
-                _two4(a, step, w, groups, o, ahead)
-            elif vectors == 3:
-                _two3(a, step, w, groups, o, ahead)
-            elif vectors == 2:
-                _two2(a, step, w, groups, o, ahead)
-            else:
-                _two1(a, step, w, groups, o, ahead)
-            rows = 2
-        else:
-            if vectors == 8:
-                _one8(a, step, w, groups, o, ahead)
-            elif vectors == 7:
-                _one7(a, step, w, groups, o, ahead)
-            elif vectors == 6:
-                _one6(a, step, w, groups, o, ahead)
-            elif vectors == 5:
-                _one5(a, step, w, groups, o, ahead)
-            elif vectors == 4:
-                _one4(a, step, w, groups, o, ahead)
-            elif vectors == 3:
-                _one3(a, step, w, groups, o, ahead)
-            elif vectors == 2:
-                _one2(a, step, w, groups, o, ahead)
-            else:
-                _one1(a, step, w, groups, o, ahead)
-            rows = 1
-        r += rows
-        a += rows * step
-        o += rows * ahead
+    if vectors == 1:
+        _rows1(count, a, step, w, groups, o, ahead)
+    elif vectors == 2:
+        _rows2(count, a, step, w, groups, o, ahead)
+    elif vectors == 3:
+        _rows3(count, a, step, w, groups, o, ahead)
+    elif vectors == 4:
+        _rows4(count, a, step, w, groups, o, ahead)
+    elif vectors == 5:
+        _rows5(count, a, step, w, groups, o, ahead)
+    elif vectors == 6:
+        _rows6(count, a, step, w, groups, o, ahead)
+    elif vectors == 7:
+        _rows7(count, a, step, w, groups, o, ahead)
+    else:
+        _rows8(count, a, step, w, groups, o, ahead)

@@ -91,6 +91,15 @@ class Eigenbasis:
         """dL/dW of all layers, flat float32 -> dL/dTheta: U^T G V of each, biases as they are."""
         return self._apply(gradient, [(u.mT, v) for _, u, v in self._runs])
 
+    def stored(self, weights: Tensor) -> Tensor:
+        """The flat Theta whose `weights` are these, but for rounding."""
+        out = weights.clone()
+        for run, u, v in self._runs:
+            unit = 2.0**-UNIT_BITS
+            inner = torch.linalg.solve(u.double() * unit, run.weights(out).double())
+            run.weights(out).copy_(torch.linalg.solve(v.double() * unit, inner.mT).mT)
+        return out
+
     def _apply(self, flat: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         out = flat.clone()
         for (run, _, _), (left, right) in zip(self._runs, pairs, strict=True):
@@ -158,14 +167,3 @@ def near_identity(layers: list[tuple[int, int]]) -> Tensor:
         spread = torch.arange(size * size).mul(37).remainder(11).sub(5).view(size, size)
         parts.append((spread + 100 * torch.eye(size).long()).reshape(-1))
     return torch.cat(parts).to(torch.int8)
-
-
-def store(layers: list[tuple[int, int]], basis: Tensor, flat: Tensor) -> Tensor:
-    """The flat Theta whose `Eigenbasis.weights` are the flat weights, but for rounding."""
-    out, at = flat.clone(), 0
-    for (weight, _), (o, i) in zip(layer_views(layers, out), layers, strict=True):
-        u = basis[at : at + o * o].view(o, o).double() * 2.0**-UNIT_BITS
-        v = basis[at + o * o : at + o * o + i * i].view(i, i).double() * 2.0**-UNIT_BITS
-        weight.copy_(torch.linalg.solve(v, torch.linalg.solve(u, weight.double()).t()).t().float())
-        at += o * o + i * i
-    return out

@@ -10,7 +10,7 @@ from torch import Tensor
 from osoa_pl.arith.engines import use_engine
 from osoa_pl.errors import UsageError
 from osoa_pl.models import eigenbasis
-from osoa_pl.models.eigenbasis import Eigenbasis, entries, from_gradients, near_identity, store
+from osoa_pl.models.eigenbasis import Eigenbasis, entries, from_gradients, near_identity
 from osoa_pl.models.network import layer_views
 
 LAYERS = [(96, 136), (96, 96), (96, 96), (79, 96)]
@@ -66,7 +66,8 @@ def test_the_gradient_is_that_of_what_is_stored() -> None:
 
 def test_what_is_stored_gives_the_weights_back() -> None:
     weights, basis = drawn(5), learnt()
-    again = Eigenbasis(LAYERS, basis).weights(store(LAYERS, basis, weights))
+    made = Eigenbasis(LAYERS, basis)
+    again = made.weights(made.stored(weights))
     assert (again - weights).abs().max() < 2e-3
 
 
