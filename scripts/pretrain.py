@@ -248,8 +248,8 @@ def main() -> None:
     validation = [images_of(rng, held_out, args.channels, 40_000) for _ in range(16)]
     print(f"{config} {model.parameters.numel()} parameters, {len(photos)} photos", flush=True)
     best = math.inf
-    budget, last, began = args.minutes * 60, time.monotonic(), time.monotonic() - spent
-    while (fraction := (time.monotonic() - began) / budget) < 1.0:
+    budget, last, began = args.minutes * 60, time.process_time(), time.process_time() - spent
+    while (fraction := (time.process_time() - began) / budget) < 1.0:
         optimizer.lr = (
             args.rate
             * min(1.0, step / 100 + 0.02)
@@ -266,8 +266,8 @@ def main() -> None:
         model.stepped()
         step += 1
         average.lerp_(model.parameters, 1 - min(1 - 0.012 / 24 * args.batches, step / (step + 20)))
-        if time.monotonic() - last > 300:
-            now, kept = time.monotonic(), model.parameters.clone()
+        if time.process_time() - last > 300:
+            now, kept = time.process_time(), model.parameters.clone()
             model.parameters.copy_(average)
             model.stepped()
             value = bits_per_dim(model, validation, moment)
@@ -278,7 +278,7 @@ def main() -> None:
                 f"{(now - began) / 60:.1f} min step {step} val {np.mean(value):.4f}: {text}",
                 flush=True,
             )
-            last = time.monotonic()
+            last = time.process_time()
             if np.mean(value) > 1.03 * best:
                 print("worse: back to what was saved", flush=True)
                 saved = torch.load(file, weights_only=True)

@@ -10,17 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from osoa_pl.api.members import block_member, segment_member
 from osoa_pl.api.pieces import Choice, Piece, check_unchanged
 from osoa_pl.api.survey import alternatives, settle
+from osoa_pl.arith.threads import Together
 from osoa_pl.data.planes import Planes, interleave
 from osoa_pl.errors import InputError
 from osoa_pl.format.blocks import PLANE_SETTINGS, BlockWriter
@@ -124,6 +127,7 @@ class PartCoder:
         self._place = f"part-{number:04d}"
         about = metadata(options.checkpoint)
         self._kinds = frozenset(c for c, kind in zoo.KINDS.items() if kind in about["models"])
+        self._telling = threading.Lock()
         self._final: _Round | None = None
         self._made: list[Trajectory] = []
 
@@ -137,8 +141,11 @@ class PartCoder:
             digest.update(repr(facts).encode())
         return digest.hexdigest()
 
-    def moves(self) -> Generator[Move, None, None]:
-        """Trajectories to be run, each as far as its move says before the next is asked for."""
+    def moves(self) -> Generator[tuple[Move, ...], None, None]:
+        """Trajectories to be run, as far as their moves say before the next are asked for.
+
+        Those of one tuple may be run side by side, a thread each.
+        """
         direct = self._direct()
         if self.options.model_only:
             letters = ["m" * len(p.mode.planes) for p in self.pieces]
@@ -155,7 +162,7 @@ class PartCoder:
 
     def _settled(
         self, version: int, choices: list[Choice], policies: dict[int, dict[str, Any]], direct: bool
-    ) -> Generator[Move, None, _Round]:
+    ) -> Generator[tuple[Move, ...], None, _Round]:
         """The best round that begins with these choices; versions up to `_ROUNDS` further on."""
         best = yield from self._round(version, choices, policies)
         if direct:
@@ -249,7 +256,7 @@ class PartCoder:
 
     def _round(
         self, version: int, choices: list[Choice], policies: dict[int, dict[str, Any]]
-    ) -> Generator[Move, None, _Round]:
+    ) -> Generator[tuple[Move, ...], None, _Round]:
         shards: dict[int, Trajectory] = {}
         for channels in (3, 1):
             shapes = list(self._shapes(choices, channels))
@@ -325,7 +332,8 @@ class PartCoder:
 
     def _watched(self, samples: int) -> None:
         if self._watch is not None:
-            self._watch(samples)
+            with self._telling:
+                self._watch(samples)
 
     def _coded(self, choices: Sequence[Choice], wanted: str) -> Iterator[tuple[Piece, Choice]]:
         for piece, choice in zip(self.pieces, choices, strict=True):
@@ -473,6 +481,7 @@ def code_part(
     kept = coder.kept_result()
     if kept is not None:
         return kept
-    for move in coder.moves():
-        move.run()
+    threads = options.threads or torch.get_num_threads() if options.device == "cpu" else 1
+    for moves in coder.moves():
+        Together().run([move.run for move in moves], threads)
     return coder.keep_result()

@@ -1,4 +1,4 @@
-"""Compiled twins of the eager functions that the inner loops need, and the row pool that runs them.
+"""Compiled twins of the eager functions that the inner loops need; `threads` runs them over rows.
 
 Every function repeats the eager definition operation by operation: separate IEEE-754 additions,
 multiplications and divisions, no `fastmath`, no fused multiply-add, no sum of non-integers whose
@@ -11,14 +11,8 @@ user's cache folder where that is read-only).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
 import numpy as np
-import torch
 from numba import njit
 
 _EXP_COEFFICIENTS = np.array([1.0 / math.factorial(i) for i in range(14)])
@@ -255,69 +249,3 @@ def matmul_rows(begin, end, x, weights, out):  # type: ignore[no-untyped-def]
                     + a3 * weights[k + 3, o]
                 )
         p += 1
-
-
-@contextmanager
-def single_torch_thread() -> Iterator[None]:
-    """Hold torch to one thread a call inside the block; the number is restored after it."""
-    found = torch.get_num_threads()
-    if found != 1:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if found != 1:
-            torch.set_num_threads(found)
-
-
-class RowPool:
-    """Runs a compiled kernel over row ranges in threads; the result never depends on how many.
-
-    Kernels release the interpreter's lock and touch only their own rows; column maxima, the one
-    reduction, are kept per thread and joined by an exact max.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self.threads = max(1, threads)
-        self._executor = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-
-    def ranges(self, rows: int) -> list[tuple[int, int]]:
-        """At most `threads` contiguous ranges that cover [0, rows)."""
-        parts = max(1, min(self.threads, rows // 64))
-        cuts = [rows * i // parts for i in range(parts + 1)]
-        return list(zip(cuts[:-1], cuts[1:], strict=True))
-
-    def each(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Run the calls, at most `threads` at once, and return their results in order."""
-        if self._executor is None or len(calls) == 1:
-            return [call() for call in calls]
-        futures = [self._executor.submit(call) for call in calls[1:]]
-        first = calls[0]()
-        return [first] + [future.result() for future in futures]
-
-    def run(self, kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
-        """kernel(begin, end, *arguments) over all rows."""
-        ranges = self.ranges(rows)
-        if len(ranges) == 1:
-            kernel(0, rows, *arguments)
-            return
-        self.each([partial(kernel, b, e, *arguments) for b, e in ranges])
-
-    def run_each(self, kernel: Callable[..., None], count: int, *arguments: Any) -> None:
-        """kernel(begin, end, *arguments) over few things that are much work each."""
-        parts = min(self.threads, count)
-        cuts = [count * i // parts for i in range(parts + 1)]
-        self.each([partial(kernel, b, e, *arguments) for b, e in zip(cuts, cuts[1:])])
-
-    def run_with_max(
-        self, kernel: Callable[..., None], rows: int, width: int, *arguments: Any
-    ) -> np.float32:
-        """As `run`, for kernels whose last argument is the column maxima; returns the max."""
-        ranges = self.ranges(rows)
-        maxima = np.zeros((len(ranges), width), np.float32)
-        calls = [
-            partial(kernel, begin, end, *arguments, maxima[i])
-            for i, (begin, end) in enumerate(ranges)
-        ]
-        self.each(calls)
-        return np.float32(maxima.max())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from osoa_pl.errors import OsoaError, OutputExistsError, UsageError
 
 CHUNK = 1 << 20
 """Bytes moved at a time: copies of any size need no more memory than this."""
+_mask = threading.Lock()
+"""Held while the process's umask is not its own."""
 
 
 def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -130,6 +133,7 @@ def copy_stream(source: BinaryIO, destination: BinaryIO) -> int:
 
 def _umask() -> int:
     # The mask can only be read by setting it; mkstemp made the file private (0600).
-    mask = os.umask(0o077)
-    os.umask(mask)
+    with _mask:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osoa_pl.arith import compiled, noise, vnni
+from osoa_pl.arith import noise, vnni
+from osoa_pl.arith.threads import RowPool, single_torch_thread
 from osoa_pl.errors import UsageError
 from osoa_pl.models import compiled_head, features, network, network_int8, wavefront
 from osoa_pl.models.base import Engine, StreamDecoder
@@ -122,7 +123,7 @@ class LocalAutoregressive:
                 f"local model: found {parameters.numel()} parameters "
                 f"(expected {shape.parameter_count()})"
             )
-        self._pool = compiled.RowPool(threads or torch.get_num_threads())
+        self._pool = RowPool(threads or torch.get_num_threads())
         self._network: network.Network = (
             network_int8.Int8Network(shape, self._pool)
             if network_int8.is_exact()
@@ -148,11 +149,12 @@ class LocalAutoregressive:
 
     def _current(self) -> network.Quantised:
         if self._quantised is None:
-            weights = self._basis.weights(self.parameters) if self._basis else self.parameters
-            self._quantised = network.quantise(
-                self.config.network(), weights, self.activation_max, features.FEATURE_STEP
-            )
-            network.check_range(self._quantised)
+            with single_torch_thread():
+                weights = self._basis.weights(self.parameters) if self._basis else self.parameters
+                self._quantised = network.quantise(
+                    self.config.network(), weights, self.activation_max, features.FEATURE_STEP
+                )
+                network.check_range(self._quantised)
         return self._quantised
 
     def _features(self, batch: TileBatch) -> Tensor:
@@ -304,8 +306,9 @@ class LocalAutoregressive:
     def _backward(self, gradient: Tensor, seed: int, counter: int) -> Tensor:
         """The mean gradient of the parameters from f32 [P, outputs], that of the summed loss."""
         flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
-        flat.mul_(torch.full_like(flat[:1], 1.0 / (len(gradient) * self.channels)))
-        return self._basis.gradient(flat) if self._basis else flat
+        with single_torch_thread():
+            flat.mul_(torch.full_like(flat[:1], 1.0 / (len(gradient) * self.channels)))
+            return self._basis.gradient(flat) if self._basis else flat
 
     def _keys(self, seed: int, counter: int) -> list[int]:
         """Keys of the rounding noise of each layer's gradient in update number `counter`."""

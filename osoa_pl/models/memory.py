@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from osoa_pl.arith import compiled
+from osoa_pl.arith.threads import RowPool
 from osoa_pl.models.colours import SeenColours
 from osoa_pl.models.features import RADIUS, TileBatch, pack_pixels
 from osoa_pl.models.recall import (
@@ -107,7 +107,7 @@ class MemoryState:
     bits: of each context's table (16 bytes an entry).
     """
 
-    def __init__(self, channels: int, bits: int, pool: compiled.RowPool) -> None:
+    def __init__(self, channels: int, bits: int, pool: RowPool) -> None:
         self._channels, self.pool = channels, pool
         self.tables = Tables(
             np.zeros((LASTING, 1 << bits, 4), np.uint32),

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from osoa_pl.arith import Precision, compiled, contract, engines, quantize
+from osoa_pl.arith.threads import RowPool
 from osoa_pl.errors import CoderError, UsageError
 
 ACTIVATION_BITS = 8
@@ -245,7 +246,7 @@ class EagerNetwork:
 class CompiledNetwork:
     """Fused CPU engine with the bits of `EagerNetwork`; keeps its buffers between batches."""
 
-    def __init__(self, shape: NetworkShape, pool: compiled.RowPool) -> None:
+    def __init__(self, shape: NetworkShape, pool: RowPool) -> None:
         self.shape = shape
         self.pool = pool
         self._buffers: dict[str, Tensor] = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from osoa_pl.arith import compiled, compiled_int8, engines, quantize
+from osoa_pl.arith.threads import RowPool, single_torch_thread
 from osoa_pl.models.network import (
     ACTIVATION_LIMIT,
     GRADIENT_BITS,
@@ -24,6 +25,7 @@ from osoa_pl.models.network import (
 )
 
 _SHIFT = 128
+_ROWS_BESIDE = 1024  # with fewer, handing a product to another thread costs what it saves
 
 
 def is_exact() -> bool:
@@ -59,7 +61,7 @@ class Int8Network:
     thread: torch's own threads would spin beside ours. Threads meet once a layer, for the maximum.
     """
 
-    def __init__(self, shape: NetworkShape, pool: compiled.RowPool) -> None:
+    def __init__(self, shape: NetworkShape, pool: RowPool) -> None:
         self.shape = shape
         self.pool = pool
         self._buffers: dict[str, Tensor] = {}
@@ -130,7 +132,7 @@ class Int8Network:
                 state.biases[last].numpy(), outputs.numpy(),
             )  # fmt: skip
 
-        with compiled.single_torch_thread():
+        with single_torch_thread():
             self.pool.each([partial(run, b, e, maxima[i]) for i, (b, e) in enumerate(ranges)])
         return outputs, torch.from_numpy(maxima.max((0, 2)))
 
@@ -139,7 +141,11 @@ class Int8Network:
         self._inputs = [features, *inputs]
 
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
-        """As `network.EagerNetwork.backward`."""
+        """As `network.EagerNetwork.backward`.
+
+        Nothing waits for the gradients of weights: where there is a thread, it makes them beside
+        the way back through the layers.
+        """
         self._prepare(state)
         flat = torch.empty(self.shape.parameter_count())
         views = self.shape.views(flat)
@@ -148,52 +154,61 @@ class Int8Network:
         total = self._buffer("total", rows, width, torch.float32)
         inner = self._buffer("inner", rows, width, torch.float32)
         product = self._buffer("product", rows, 2 * width, torch.int32)
-        ranges = self.pool.ranges(rows)
+        later = []
 
         def layer(
             index: int, g: Tensor, largest: np.float32, add: bool, out: Tensor | None
         ) -> np.float32:
             """One layer's gradients; the masked input gradient goes to `out`. Returns its max."""
             step = float(quantize.power_of_two_step(torch.tensor(float(largest)), GRADIENT_BITS))
-            gq = self._buffer(f"rounded{g.shape[1]}", rows, g.shape[1], torch.int8)
-            sums = np.zeros((len(ranges), g.shape[1]), np.int64)
-            seen = np.zeros((len(ranges), width), np.float32)
-
-            def run(begin: int, end: int, part: int) -> Tensor:
-                compiled_int8.round_stochastic_rows(
-                    begin, end, g.numpy(), np.float32(1.0 / step), np.uint32(keys[index]),
-                    GRADIENT_LIMIT, gq.numpy(), sums[part],
-                )  # fmt: skip
-                if out is None:
-                    # the first layer's inputs have a sign: float32 partial sums
-                    return row_products(gq[begin:end].float(), self._inputs[0][begin:end])
-                torch._int_mm(
-                    gq[begin:end], self._backward_limbs[index - 1], out=product[begin:end]
-                )
-                compiled_int8.masked_gradient_rows(
-                    begin, end, product.numpy(), np.float32(step * state.weight_steps[index]),
-                    self._inputs[index].numpy(), add, out.numpy(), seen[part],
-                )  # fmt: skip
-                return torch._int_mm(gq[begin:end].t(), self._inputs[index][begin:end]).double()
-
-            parts = self.pool.each([partial(run, b, e, i) for i, (b, e) in enumerate(ranges)])
-            exact = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-            column = torch.from_numpy(sums.sum(0)).double()
-            if out is not None:
-                exact = exact.add_((column * float(_SHIFT)).unsqueeze(1))
-            weight, bias = views[index]
-            weight.copy_(exact).mul_(step * state.input_steps[index])
-            bias.copy_(column).mul_(step)
+            gq = self._buffer(f"rounded{index}", rows, g.shape[1], torch.int8)
+            sums = np.zeros(g.shape[1], np.int64)
+            compiled_int8.round_stochastic_rows(
+                0, rows, g.numpy(), np.float32(1.0 / step), np.uint32(keys[index]),
+                GRADIENT_LIMIT, gq.numpy(), sums,
+            )  # fmt: skip
+            scale = step * state.input_steps[index]
+            wanted = partial(self._weight_gradient, index, gq, sums, scale, step, views[index])
+            if rows < _ROWS_BESIDE:
+                wanted()
+            else:
+                later.append(self.pool.later(wanted))
+            if out is None:
+                return np.float32(0.0)
+            torch._int_mm(gq, self._backward_limbs[index - 1], out=product)
+            seen = np.zeros(width, np.float32)
+            compiled_int8.masked_gradient_rows(
+                0, rows, product.numpy(), np.float32(step * state.weight_steps[index]),
+                self._inputs[index].numpy(), add, out.numpy(), seen,
+            )  # fmt: skip
             return np.float32(seen.max())
 
-        with compiled.single_torch_thread():
-            largest = self.pool.run_with_max(
-                compiled.absolute_max_rows, rows, gradient.shape[1], gradient.numpy()
-            )
-            largest = layer(last, gradient, largest, False, total)
+        with single_torch_thread():
+            largest = np.zeros(gradient.shape[1], np.float32)
+            compiled.absolute_max_rows(0, rows, gradient.numpy(), largest)
+            found = layer(last, gradient, np.float32(largest.max()), False, total)
             for block in reversed(range(self.shape.depth)):
                 b, a = 2 * block + 2, 2 * block + 1
-                inside = layer(b, total, largest, False, inner)
-                largest = layer(a, inner, inside, True, total)
-            layer(0, total, largest, False, None)
+                inside = layer(b, total, found, False, inner)
+                found = layer(a, inner, inside, True, total)
+            layer(0, total, found, False, None)
+            for made in later:
+                made.result()
         return flat
+
+    def _weight_gradient(
+        self, index: int, gq: Tensor, sums: np.ndarray, scale: float, step: float,
+        into: tuple[Tensor, Tensor],
+    ) -> None:  # fmt: skip
+        """Write a layer's gradients of weight and bias from its rounded gradient int8 [P, out]."""
+        with single_torch_thread():
+            column = torch.from_numpy(sums).double()
+            if index == 0:
+                # the first layer's inputs have a sign: float32 partial sums
+                exact = row_products(gq.float(), self._inputs[0])
+            else:
+                exact = torch._int_mm(gq.t(), self._inputs[index]).double()
+                exact.add_((column * float(_SHIFT)).unsqueeze(1))
+            weight, bias = into
+            weight.copy_(exact).mul_(scale)
+            bias.copy_(column).mul_(step)

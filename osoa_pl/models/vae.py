@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osoa_pl.arith import Precision, compiled, functions, noise, quantize
+from osoa_pl.arith import Precision, functions, noise, quantize
+from osoa_pl.arith.threads import RowPool
 from osoa_pl.coding.rans import Message
 from osoa_pl.errors import CoderError, InputError, UsageError
 from osoa_pl.models import latents, likelihoods, network, vae_kernels
@@ -133,7 +134,7 @@ class VariationalAutoencoder:
         self.parameters = parameters
         self.activation_max = activation_max
         self.likelihood = likelihoods.find(config.likelihood)
-        self._pool = compiled.RowPool(threads or torch.get_num_threads())
+        self._pool = RowPool(threads or torch.get_num_threads())
         self._quantised: network.Quantised | None = None
         self._kernel_form: tuple[Any, Any] | None = None
         self._recognised: tuple[TileBatch, Tensor, Tensor] | None = None

@@ -2,8 +2,8 @@
 
 Candidates race over the shard's first segments, by coded bytes; the winner, and `none` beside it,
 are coded to the end. How many race and how far is the effort. The choice depends on coded sizes
-alone: the same input and options give the same bytes, and where `none` takes part the result is
-never larger than `none` itself, whatever the collection does.
+alone: the same input and options give the same bytes, however many threads there are, and where
+`none` takes part the result is never larger than `none` itself, whatever the collection does.
 """
 
 from __future__ import annotations
@@ -52,32 +52,29 @@ def search(effort: int, step_sizes: Sequence[float]) -> Search:
     return Search(ways, segments, plain=effort not in (2, 4))
 
 
-def choose(start: Start, tried: Search) -> Generator[Move, None, Trajectory]:
-    """Moves to be made one after the other; returns the smallest trajectory. `none` wins a tie."""
-    runners = []
-    for size, updates in tried.ways:
-        runners.append(start(OnlineAdaptation(step_size=size, updates=updates)))
-        if len(tried.ways) > 1:
-            yield Move(runners[-1], tried.segments)
-    finalists = []
+def choose(start: Start, tried: Search) -> Generator[tuple[Move, ...], None, Trajectory]:
+    """Moves to be made, each tuple after the one before; returns the smallest trajectory.
+
+    `none` wins a tie.
+    """
+    runners = [start(OnlineAdaptation(step_size=s, updates=u)) for s, u in tried.ways]
+    if len(runners) > 1:
+        yield tuple(Move(runner, tried.segments) for runner in runners)
+    finalists = [start(NoAdaptation())] if tried.plain or not runners else []
     if runners:
         best = min(runners, key=lambda runner: runner.record.cost_of(tried.segments))
         for runner in runners:
             if runner is not best:
                 runner.release()
-        yield Move(best)
-        best.release()
         finalists.append(best)
-    if tried.plain or not runners:
-        plain = start(NoAdaptation())
-        yield Move(plain)
-        plain.release()
-        finalists.insert(0, plain)
+    yield tuple(Move(trajectory) for trajectory in reversed(finalists))
+    for trajectory in finalists:
+        trajectory.release()
     return min(finalists, key=lambda trajectory: trajectory.record.cost)
 
 
-def fixed(start: Start, policy: Policy) -> Generator[Move, None, Trajectory]:
+def fixed(start: Start, policy: Policy) -> Generator[tuple[Move, ...], None, Trajectory]:
     """The whole shard under one policy."""
     trajectory = start(policy)
-    yield Move(trajectory)
+    yield (Move(trajectory),)
     return trajectory

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from osoa_pl.arith.threads import Together
 from osoa_pl.errors import DamagedArchiveError, UsageError
 from osoa_pl.format import segment as segment_format
 from osoa_pl.format.partial import PartialFolder
@@ -143,7 +144,11 @@ class Trajectory:
 
     def run(self, segments: int | None = None) -> None:
         """Encode until there are this many segments, or to the end."""
-        while not self.done and (segments is None or len(self.record.sizes) < segments):
+        while (
+            not self.done
+            and (segments is None or len(self.record.sizes) < segments)
+            and not Together.in_vain()
+        ):
             if self.code() is None:
                 raise UsageError(f"{self.name}: nothing to encode")
             self.step()
@@ -162,7 +167,10 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Move:
-    """Run this trajectory, to its end or until it has so many segments."""
+    """Run this trajectory, to its end or until it has so many segments.
+
+    Moves that stand in one tuple may be made side by side.
+    """
 
     trajectory: Trajectory
     segments: int | None = None

@@ -129,8 +129,9 @@ class OSOAModule(LightningModule):
                 self.job.take(kept)
                 continue
             self._coder = coder
-            for move in coder.moves():
-                yield move.trajectory
+            for moves in coder.moves():
+                for move in moves:
+                    yield move.trajectory
             self.job.take(coder.keep_result())
 
     def _next(self) -> bool:

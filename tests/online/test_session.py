@@ -186,7 +186,8 @@ def choose(place, name, made):
     moves = auto.choose(start, auto.search(5, (5e-4, 1e-3)))
     try:
         while True:
-            next(moves).run()
+            for move in next(moves):
+                move.run()
     except StopIteration as done:
         return done.value
 
