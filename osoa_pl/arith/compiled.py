@@ -15,6 +15,8 @@ import math
 import numpy as np
 from numba import njit
 
+from osoa_pl.arith.quantize import SMALLEST_MAXIMUM
+
 _EXP_COEFFICIENTS = np.array([1.0 / math.factorial(i) for i in range(14)])
 _POWERS_OF_TWO = np.ldexp(1.0, np.arange(-1023, 1025).clip(-1022, 1023))
 _ROUND_64 = 6755399441055744.0  # 1.5 * 2^52: adding and taking it away rounds to nearest even
@@ -22,6 +24,8 @@ _ROUND_32 = np.float32(12582912.0)  # 1.5 * 2^23
 _ZERO = np.float32(0.0)
 _NOISE_SCALE = np.float32(2.0**-20)
 _HALF = np.float32(0.5)
+_SMALLEST_MAXIMUM = np.float32(SMALLEST_MAXIMUM)
+_NOT_FINITE = np.int32(0x7F800000)  # the bits of infinity; NaN's are above
 
 
 @njit(inline="always")
@@ -115,33 +119,53 @@ def absolute_max_rows(begin, end, values, column_max):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def largest_bits(bits, out):  # type: ignore[no-untyped-def]
-    """out int32 [n] = max over r, c of the magnitudes in int32 [n, r, c], the bits of float32.
+def round_matrices(values, at, stride, factors, bits, out, steps):  # type: ignore[no-untyped-def]
+    """Round matrices to integers of `bits` bits, each at the step of its largest magnitude.
 
-    Magnitudes order as integers do, infinity and NaN above all others.
+    values f32 (flat): matrix n is the out.shape[1] numbers from at + n * stride, times factors[n],
+    a power of two. out f32 [n, size]; steps f32 [n] receives the steps. Twin of
+    `quantize.power_of_two_step` and `quantize_nearest`; False, and no result, where a number is
+    not finite.
     """
-    count, rows, columns = bits.shape
-    for n in range(count):
-        largest = np.int32(0)
-        for r in range(rows):
-            for c in range(columns):
-                largest = max(largest, bits[n, r, c] & np.int32(0x7FFFFFFF))
-        out[n] = largest
+    integers, step_bits = values.view(np.uint32), steps.view(np.int32)
+    limit = np.float32((1 << bits) - 1)
+    low = -limit
+    size = out.shape[1]
+    held = np.empty(1, np.float32)
+    held_bits = held.view(np.int32)
+    for n in range(out.shape[0]):
+        begin = at + n * stride
+        matrix, patterns = values[begin : begin + size], integers[begin : begin + size]
+        largest = np.uint32(0)  # magnitudes order as their bits do, what is not finite above all
+        for i in range(size):
+            magnitude = np.uint32(patterns[i] << np.uint32(1))
+            largest = magnitude if magnitude > largest else largest
+        held_bits[0] = largest >> np.uint32(1)
+        factor = factors[n]
+        held[0] = max(held[0] * factor, _SMALLEST_MAXIMUM)
+        if largest >> np.uint32(1) >= _NOT_FINITE or held_bits[0] >= _NOT_FINITE:
+            return False
+        step_bits[n] = (held_bits[0] & np.int32(0x7F800000)) - np.int32((bits - 1) << 23)
+        held_bits[0] = np.int32(0x7F000000) - step_bits[n]
+        inverse = held[0]
+        row = out[n]
+        for i in range(size):
+            q = (matrix[i] * factor) * inverse
+            q = (q + _ROUND_32) - _ROUND_32
+            q = q if q < limit else limit
+            row[i] = q if q > low else low
+    return True
 
 
 @njit(cache=True, nogil=True)
-def round_nearest(values, inverse_steps, limit, out):  # type: ignore[no-untyped-def]
-    """Twin of `quantize.quantize_nearest` for f32 [n, r, c] and steps of each n; finite values."""
-    count, rows, columns = values.shape
-    low = -limit
-    for n in range(count):
-        inverse = inverse_steps[n]
-        for r in range(rows):
-            for c in range(columns):
-                q = values[n, r, c] * inverse
-                q = (q + _ROUND_32) - _ROUND_32
-                q = q if q < limit else limit
-                out[n, r, c] = q if q > low else low
+def scale_matrices(products, factors, out, at, stride):  # type: ignore[no-untyped-def]
+    """out[at + n * stride + i] = products[n, i] * factors[n], float32, `out` flat."""
+    size = products.shape[1]
+    for n in range(products.shape[0]):
+        begin, factor = at + n * stride, factors[n]
+        source, target = products[n], out[begin : begin + size]
+        for i in range(size):
+            target[i] = source[i] * factor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

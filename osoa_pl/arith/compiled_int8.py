@@ -104,6 +104,17 @@ def round_stochastic_rows(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def weight_gradient(product, sums, scale, step, weight, bias):  # type: ignore[no-untyped-def]
+    """Gradients f32 [o, i] and [o] from int32 [o, i] over inputs less 128 and sums int64 [o]."""
+    outputs, inputs = weight.shape
+    for o in range(outputs):
+        shift = 128 * sums[o]
+        for i in range(inputs):
+            weight[o, i] = np.float32(np.int64(product[o, i]) + shift) * scale
+        bias[o] = np.float32(sums[o]) * step
+
+
+@njit(cache=True, nogil=True)
 def split_limbs(weights, forward, backward, offset):  # type: ignore[no-untyped-def]
     """Limbs (high | low) of integer weights f32 [o, i]: w = 4 * high + low, low in 0..3.
 

@@ -7,6 +7,8 @@ power of two, so division by it is exact and rounding is the only loss.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,13 @@ def power_of_two_step(amax: Tensor, bits: int) -> Tensor:
     raised = amax.clamp(min=SMALLEST_MAXIMUM)
     floor = raised.view(torch.int32).bitwise_and(_EXPONENT_MASK).view(torch.float32)
     return floor * 2.0 ** (1 - bits)
+
+
+def step_of(largest: float, bits: int) -> float:
+    """`power_of_two_step` of one number."""
+    if not math.isfinite(largest):
+        return math.inf
+    return math.ldexp(1.0, math.frexp(max(largest, SMALLEST_MAXIMUM))[1] - bits)
 
 
 def inverse_power_of_two(step: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ more than 2^11, the products are exact in float32 in any order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -26,8 +27,7 @@ from osoa_pl.models.network import layer_views
 
 OPERAND_BITS = 13
 UNIT_BITS = 7
-_LIMIT = np.float32(2**OPERAND_BITS - 1)
-_NOT_FINITE = 0x7F800000  # the bits of float32 infinity; NaN's are above
+_UNIT = np.float32(2.0**-UNIT_BITS)
 MOST_SUM = engines.FLOAT32_EXACT >> OPERAND_BITS
 """Of the absolute values of a row or column of U or V; orthogonal ones have sqrt(n) * 2^7."""
 
@@ -46,10 +46,14 @@ class _Run:
     out: int
     inputs: int
 
+    @property
+    def size(self) -> int:
+        """Numbers of one layer."""
+        return self.out * self.inputs + self.out
+
     def weights(self, flat: Tensor) -> Tensor:
         """Their weights in a flat vector, as a view [count, out, in]."""
-        size = self.out * self.inputs + self.out
-        layers = flat[self.at : self.at + self.count * size].view(self.count, size)
+        layers = flat[self.at : self.at + self.count * self.size].view(self.count, self.size)
         weights = layers[:, : self.out * self.inputs]
         return weights.view(self.count, self.out, self.inputs)
 
@@ -102,46 +106,53 @@ class Eigenbasis:
 
     def _apply(self, flat: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         out = flat.clone()
-        for (run, _, _), (left, right) in zip(self._runs, pairs, strict=True):
-            weights = run.weights(out)
-            rounded, inner = self._buffers(run, flat.device)
-            scale = self._round(weights, rounded)
-            _multiply(rounded, right, inner).mul_(scale)
-            scale = self._round(inner, rounded)
-            torch.mul(_multiply(left, rounded, inner), scale, out=weights)
+        with engines.exact_kernels():
+            single = contract.single_is_exact("linear", flat.device)
+            multiply: Callable[..., Tensor] = torch.bmm if single else _in_double
+            for (run, _, _), (left, right) in zip(self._runs, pairs, strict=True):
+                if self._compiled and self._apply_compiled(run, left, right, multiply, flat, out):
+                    continue
+                rounded, scale = _rounded(run.weights(flat))
+                rounded, scale = _rounded(multiply(rounded, right).mul_(scale))
+                torch.mul(multiply(left, rounded), scale, out=run.weights(out))
         return out
 
-    def _buffers(self, run: _Run, device: torch.device) -> tuple[Tensor, ...]:
-        """Two f32 [n, out, in], kept between calls (contents undefined)."""
+    def _apply_compiled(
+        self, run: _Run, left: Tensor, right: Tensor, multiply: Callable[..., Tensor],
+        flat: Tensor, out: Tensor,
+    ) -> bool:  # fmt: skip
+        """One run of `_apply`; False where a number is not finite."""
         if run not in self._kept:
-            shape = (2, run.count, run.out, run.inputs)
-            self._kept[run] = torch.empty(shape, device=device).unbind()
-        return self._kept[run]
-
-    def _round(self, x: Tensor, out: Tensor) -> Tensor:
-        """x f32 [n, r, c] as integers of 13 bits into `out`; f32 [n, 1, 1]: their step / 2^7."""
-        if self._compiled:
-            values = x.numpy()
-            found = np.empty(len(values), np.int32)
-            compiled.largest_bits(values.view(np.int32), found)
-            largest = torch.from_numpy(found).view(torch.float32).view(-1, 1, 1)
-        else:
-            largest = x.abs().amax((1, 2), keepdim=True)
-        step = quantize.power_of_two_step(largest, OPERAND_BITS)
-        if self._compiled and found.max() < _NOT_FINITE:
-            inverse = quantize.inverse_power_of_two(step).view(-1).numpy()
-            compiled.round_nearest(values, inverse, _LIMIT, out.numpy())
-        else:
-            out.copy_(quantize.quantize_nearest(x, step, OPERAND_BITS))
-        return step * 2.0**-UNIT_BITS
+            self._kept[run] = torch.empty(2, run.count, run.out, run.inputs).unbind()
+        rounded, inner = self._kept[run]
+        operand, products = rounded.view(run.count, -1).numpy(), inner.view(run.count, -1).numpy()
+        steps = np.empty(run.count, np.float32)
+        ones = np.ones(run.count, np.float32)
+        if not compiled.round_matrices(
+            flat.numpy(), run.at, run.size, ones, OPERAND_BITS, operand, steps
+        ):
+            return False
+        multiply(rounded, right, out=inner)
+        scale = steps * _UNIT
+        if not compiled.round_matrices(
+            products.reshape(-1), 0, products.shape[1], scale, OPERAND_BITS, operand, steps
+        ):
+            return False
+        multiply(left, rounded, out=inner)
+        compiled.scale_matrices(products, steps * _UNIT, out.numpy(), run.at, run.size)
+        return True
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """a @ b f32 [n, r, c] into `out`, exact by `MOST_SUM`."""
-    with engines.exact_kernels():
-        if contract.single_is_exact("linear", a.device):
-            return torch.bmm(a, b, out=out)
-        return out.copy_(torch.bmm(a.double(), b.double()))
+def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(x f32 [n, r, c] as integers of 13 bits, f32 [n, 1, 1]: their step / 2^7)."""
+    step = quantize.power_of_two_step(x.abs().amax((1, 2), keepdim=True), OPERAND_BITS)
+    return quantize.quantize_nearest(x, step, OPERAND_BITS), step * float(_UNIT)
+
+
+def _in_double(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """`torch.bmm` in float64, rounded to float32."""
+    product = torch.bmm(a.double(), b.double())
+    return product.float() if out is None else out.copy_(product)
 
 
 def from_gradients(layers: list[tuple[int, int]], gradients: list[Tensor]) -> Tensor:

@@ -33,6 +33,7 @@ MAX_INPUT = 2**24 // 511  # at most this is the sum of the largest values of all
 ACTIVATION_LIMIT = np.float32(2**ACTIVATION_BITS - 1)
 GRADIENT_LIMIT = np.float32(2**GRADIENT_BITS - 1)
 _DECAY = 0.95
+_ONE = np.ones(1, np.float32)
 _MAX_SCALE = 2.0**40  # sums of products stay below 2^31 steps, so no output overflows
 _MAX_BIAS = 2.0**60
 
@@ -107,11 +108,22 @@ def quantise_layers(
     """Round weights to few bits at their exact maximum; biases stay as they are."""
     weights, biases, steps = [], [], []
     for weight, bias in views:
-        step = quantize.power_of_two_step(weight.abs().amax(), precision.weight_bits)
-        weights.append(quantize.quantize_nearest(weight, step, precision.weight_bits))
+        rounded, step = _rounded(weight, precision.weight_bits)
+        weights.append(rounded)
         biases.append(bias.clone())
-        steps.append(float(step))
+        steps.append(step)
     return Quantised(weights, biases, steps, input_steps, precision)
+
+
+def _rounded(weight: Tensor, bits: int) -> tuple[Tensor, float]:
+    """(integers of a matrix at its exact maximum, their step)."""
+    if weight.device.type == "cpu" and weight.is_contiguous():
+        out, step = torch.empty_like(weight), np.empty(1, np.float32)
+        flat, row = weight.view(-1).numpy(), out.view(1, -1).numpy()
+        if compiled.round_matrices(flat, 0, 0, _ONE, bits, row, step):
+            return out, float(step[0])
+    found = quantize.power_of_two_step(weight.abs().amax(), bits)
+    return quantize.quantize_nearest(weight, found, bits), float(found)
 
 
 def check_range(state: Quantised) -> None:

@@ -24,7 +24,6 @@ from osoa_pl.models.network import (
     row_products,
 )
 
-_SHIFT = 128
 _ROWS_BESIDE = 1024  # with fewer, handing a product to another thread costs what it saves
 
 
@@ -160,7 +159,7 @@ class Int8Network:
             index: int, g: Tensor, largest: np.float32, add: bool, out: Tensor | None
         ) -> np.float32:
             """One layer's gradients; the masked input gradient goes to `out`. Returns its max."""
-            step = float(quantize.power_of_two_step(torch.tensor(float(largest)), GRADIENT_BITS))
+            step = quantize.step_of(float(largest), GRADIENT_BITS)
             gq = self._buffer(f"rounded{index}", rows, g.shape[1], torch.int8)
             sums = np.zeros(g.shape[1], np.int64)
             compiled_int8.round_stochastic_rows(
@@ -201,14 +200,15 @@ class Int8Network:
         into: tuple[Tensor, Tensor],
     ) -> None:  # fmt: skip
         """Write a layer's gradients of weight and bias from its rounded gradient int8 [P, out]."""
+        weight, bias = into
         with single_torch_thread():
-            column = torch.from_numpy(sums).double()
             if index == 0:
                 # the first layer's inputs have a sign: float32 partial sums
-                exact = row_products(gq.float(), self._inputs[0])
-            else:
-                exact = torch._int_mm(gq.t(), self._inputs[index]).double()
-                exact.add_((column * float(_SHIFT)).unsqueeze(1))
-            weight, bias = into
-            weight.copy_(exact).mul_(scale)
-            bias.copy_(column).mul_(step)
+                weight.copy_(row_products(gq.float(), self._inputs[0])).mul_(scale)
+                bias.copy_(torch.from_numpy(sums)).mul_(step)
+                return
+            product = torch._int_mm(gq.t(), self._inputs[index])
+        compiled_int8.weight_gradient(
+            product.numpy(), sums, np.float32(scale), np.float32(step), weight.numpy(),
+            bias.numpy(),
+        )  # fmt: skip
