@@ -215,7 +215,12 @@ class Model:
                 for o, f, (m, i, j) in zip(s.forward([f[0] for f in feats]), feats, places)
             ]
         )
-        return s.backward(G, seed)
+        return s.backward(s.sampled(G), seed)
+
+    def sampled(s, G):
+        rows = slice(s.n % min(s.stride, len(G)), None, s.stride)
+        s.x = [x[rows] for x in s.x]
+        return G[rows]
 
     def backward(s, G, seed):
         flat = np.zeros_like(s.p)
@@ -747,7 +752,7 @@ def read(path, checkpoint=None):
 
 def restore(z, checkpoint):
     man = json.loads(z.read("manifest.json"))
-    assert man["format"] in (1, 2, 3, 4) and man["arithmetic"] == 1
+    assert man["format"] in (1, 2, 3, 4, 5) and man["arithmetic"] == 1
     items, pictures = table(z, man["format"])
     if man["format"] == 1:
         man |= {"parts": [{"pictures": len(pictures), "planes": []}], "packed": []}
@@ -820,6 +825,7 @@ def restore(z, checkpoint):
 def decode_shard(z, man, data, shard, shapes):
     st, number, C, pol = man["settings"], shard["number"], shard["channels"], shard["policy"]
     m = model(data, {3: "rgb", 1: "grey"}[C])
+    m.stride = st.get("gradient_stride", 1)
     assert shard["images"] == len(shapes) and shard["pixels"] == sum(h * w for h, w in shapes)
     images = [np.zeros((h, w, C), np.uint8) for h, w in shapes]
     batches = plan(shapes, st)

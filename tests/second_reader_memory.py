@@ -322,7 +322,7 @@ class Memory(Model):
             head_gradient(MemoryHead(s, o, found), images[im][y, x].tolist())
             for o, (im, y, x, found) in zip(outputs, places)
         ]
-        return s.backward(np.stack(G), seed)
+        return s.backward(s.sampled(np.stack(G)), seed)
 
     def adapt(s, pol, tiles, images, seed):
         super().adapt(pol, tiles, images, seed)

@@ -399,9 +399,9 @@ def test_models_with_memory(adaptation, streams, tmp_path):
 
 
 def test_weights_in_an_eigenbasis(tmp_path, monkeypatch):
-    """And batches that grow slowly: format 4."""
-    made = BatchSettings
-    monkeypatch.setitem(globals(), "BatchSettings", partial(made, first_batches=2))
+    """And batches that grow slowly, the gradient of every third pixel: format 5."""
+    made = partial(BatchSettings, first_batches=2, gradient_stride=3)
+    monkeypatch.setitem(globals(), "BatchSettings", made)
     images = [picture(9, 8, 3, n % 3) for n in range(7)] + [picture(8, 9, 1, n) for n in range(5)]
     assert_memory(memory_checkpoint(tmp_path, eigenbasis=True), images, tmp_path)
 

@@ -9,7 +9,7 @@ from typing import Any
 from osoa_pl.errors import DamagedArchiveError, PortabilityError
 from osoa_pl.format.blocks import BLOCK_BYTES, MAX_BLOCK_BYTES, BlockInfo
 from osoa_pl.format.container import ArchiveReader, require
-from osoa_pl.online.plan import BatchSettings, needed_version
+from osoa_pl.online.plan import BatchSettings, newer_than
 from osoa_pl.types import ARITHMETIC_VERSION
 
 _MAX_NAME = 255
@@ -81,8 +81,8 @@ def read_manifest(reader: ArchiveReader) -> Manifest:
     sizes = require(entries, "settings", dict, where)
     try:
         settings = BatchSettings(**sizes)
-        if reader.version < needed_version(settings):
-            raise ValueError(f"format {reader.version} has no first_batches")
+        if unknown := newer_than(settings, reader.version):
+            raise ValueError(f"format {reader.version} has no {', '.join(unknown)}")
     except (TypeError, ValueError) as error:
         raise DamagedArchiveError(f"{where}: settings: {error}") from None
     shards = [

@@ -83,6 +83,17 @@ class Model(Protocol):
         """Let the activation scales follow the batch just seen (after the optimizer's step)."""
 
 
+@runtime_checkable
+class SampledModel(Model, Protocol):
+    """A model that can take the gradient of some pixels of a batch alone."""
+
+    def sampled_gradient(self, batch: TileBatch, seed: int, counter: int, stride: int) -> Tensor:
+        """As `gradient`, of every stride-th pixel in raster order, tile after tile.
+
+        The first one is number `counter` mod the smaller of `stride` and the batch's pixels.
+        """
+
+
 class DirectModel(Model, Protocol):
     """A model whose symbols are coded directly, each with an interval at 2^-precision."""
 

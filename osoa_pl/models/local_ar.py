@@ -199,9 +199,9 @@ class LocalAutoregressive:
         )  # fmt: skip
         return start, frequency
 
-    def _head_tables(self, batch: TileBatch) -> tuple[Any, ...]:
+    def _head_tables(self, batch: TileBatch, rows: slice = slice(None)) -> tuple[Any, ...]:
         """What the head's kernels need beside outputs and pixels, after a forward pass."""
-        return self._predictors, self._copies
+        return tuple(np.ascontiguousarray(t[rows]) for t in (self._predictors, self._copies))
 
     def bits(self, batch: TileBatch, seed: int, counter: int) -> float:
         """Ideal code length of the batch in bits: -log2 of its intervals' shares."""
@@ -294,14 +294,27 @@ class LocalAutoregressive:
 
         The forward pass of `intervals` is used again where it belongs to the current weights.
         """
+        return self.sampled_gradient(batch, seed, counter, 1)
+
+    def sampled_gradient(self, batch: TileBatch, seed: int, counter: int, stride: int) -> Tensor:
+        """As `base.SampledModel.sampled_gradient`."""
         outputs = self._outputs if self._outputs is not None else self._forward(batch)
-        pixels = self.pixels(batch)
+        rows = slice(counter % min(stride, len(outputs)), None, stride)
+        if stride > 1:
+            self._outputs = None  # the network keeps these rows of its forward pass alone
+            self._network.select(rows)
+        gradient = self._head_gradient(batch, outputs[rows].contiguous(), rows)
+        return self._backward(gradient, seed, counter)
+
+    def _head_gradient(self, batch: TileBatch, outputs: Tensor, rows: slice) -> Tensor:
+        """Gradient f32 [P, O] of the summed loss by the outputs, at these rows of the batch."""
+        pixels = np.ascontiguousarray(self.pixels(batch)[rows])
         gradient = torch.empty(outputs.shape)
         self._pool.run(
             self.head.gradient_rows, len(pixels), outputs.numpy(), pixels,
-            *self._head_tables(batch), self.channels, self.config.mixtures, gradient.numpy(),
+            *self._head_tables(batch, rows), self.channels, self.config.mixtures, gradient.numpy(),
         )  # fmt: skip
-        return self._backward(gradient, seed, counter)
+        return gradient
 
     def _backward(self, gradient: Tensor, seed: int, counter: int) -> Tensor:
         """The mean gradient of the parameters from f32 [P, outputs], that of the summed loss."""

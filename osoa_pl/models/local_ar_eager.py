@@ -158,14 +158,13 @@ class EagerLocalAutoregressive(LocalAutoregressive):
         )
         return start.cpu().numpy().astype(np.uint32), frequency.cpu().numpy().astype(np.uint32)
 
-    def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
-        """As `LocalAutoregressive.gradient`."""
-        outputs, predictors, copies = self._known(batch)
+    def _head_gradient(self, batch: TileBatch, outputs: Tensor, rows: slice) -> Tensor:
         pixels = torch.from_numpy(self.pixels(batch)).to(self._device).long()
-        gradient = mixture_head.gradient(outputs, pixels, predictors, copies, self.config.mixtures)
-        flat = self._network.backward(gradient, self._current(), self._keys(seed, counter))
-        factor = 1.0 / (len(pixels) * self.channels)
-        return flat.mul_(torch.full_like(flat[:1], factor))
+        assert self._head is not None  # of the forward pass that gave the outputs
+        predictors, copies = self._head
+        return mixture_head.gradient(
+            outputs, pixels[rows], predictors[rows], copies[rows], self.config.mixtures
+        )
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """As `LocalAutoregressive.decode`, by numpy's coder."""

@@ -28,6 +28,7 @@ from osoa_pl.models.recall import (
     Work,
     extra_features,
     group_order,
+    of_rows,
     recall_group,
 )
 
@@ -146,8 +147,8 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
         orders = [group_order(batch.table, group) for group in groups if group < GROUPS]
         return np.concatenate([np.zeros(0, np.int64), *orders])
 
-    def _head_tables(self, batch: TileBatch) -> tuple[Any, ...]:
-        return self.look(batch), self.memory.colours.tree
+    def _head_tables(self, batch: TileBatch, rows: slice = slice(None)) -> tuple[Any, ...]:
+        return of_rows(self.look(batch), rows), self.memory.colours.tree
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """Fill in the batch's pixels; False when a stream has run out of words."""

@@ -70,23 +70,22 @@ class EagerMemoryAutoregressive(MemoryAutoregressive):
         self._outputs, self._seen = self._network.forward(x, self._current())
         return self._outputs
 
-    def _batch_head(self, batch: TileBatch) -> tuple[memory_head_eager.Pixels, Tensor]:
-        outputs = self._outputs if self._outputs is not None else self._forward(batch)
-        index = torch.arange(batch.pixels, device=self._device)
-        head = self._head(outputs, self._known_predictors, self.look(batch), index)
-        return head, torch.from_numpy(self.pixels(batch)).to(self._device).long()
+    def _batch_head(
+        self, batch: TileBatch, outputs: Tensor, rows: slice = slice(None)
+    ) -> tuple[memory_head_eager.Pixels, Tensor]:
+        """(head, pixels) of some rows of the batch, whose outputs these are."""
+        index = torch.arange(batch.pixels, device=self._device)[rows]
+        head = self._head(outputs, self._known_predictors[rows], self.look(batch), index)
+        return head, torch.from_numpy(self.pixels(batch)).to(self._device).long()[rows]
 
     def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
         """As `LocalAutoregressive.intervals`."""
-        self._forward(batch)
-        start, frequency = memory_head_eager.intervals(*self._batch_head(batch))
+        head, pixels = self._batch_head(batch, self._forward(batch))
+        start, frequency = memory_head_eager.intervals(head, pixels)
         return start.cpu().numpy().astype(np.uint32), frequency.cpu().numpy().astype(np.uint32)
 
-    def gradient(self, batch: TileBatch, seed: int, counter: int) -> Tensor:
-        """As `LocalAutoregressive.gradient`."""
-        head, pixels = self._batch_head(batch)
-        gradient = memory_head_eager.gradient(head, pixels)
-        return self._backward(gradient, seed, counter)
+    def _head_gradient(self, batch: TileBatch, outputs: Tensor, rows: slice) -> Tensor:
+        return memory_head_eager.gradient(*self._batch_head(batch, outputs, rows))
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """As `LocalAutoregressive.decode`, by numpy's coder."""

@@ -195,6 +195,9 @@ class Network(Protocol):
         inputs int8 [2*depth+1, P, W]: quantised inputs of the layers after the first, less 128.
         """
 
+    def select(self, rows: slice) -> None:
+        """Keep these rows of the last forward pass alone, for `backward`."""
+
 
 def adopted(features: Tensor, inputs: Tensor) -> list[Tensor]:
     """The inputs of each layer in float32; see `Network.adopt`."""
@@ -233,6 +236,10 @@ class EagerNetwork:
     def adopt(self, features: Tensor, inputs: Tensor) -> None:
         """As `Network.adopt`."""
         self._inputs = adopted(features, inputs)
+
+    def select(self, rows: slice) -> None:
+        """As `Network.select`."""
+        self._inputs = [layer[rows].contiguous() for layer in self._inputs]
 
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
         """gradient f32 [P, O] of the summed loss -> flat f32 gradient of the parameters."""
@@ -312,6 +319,10 @@ class CompiledNetwork:
     def adopt(self, features: Tensor, inputs: Tensor) -> None:
         """As `Network.adopt`."""
         self._inputs = adopted(features, inputs)
+
+    def select(self, rows: slice) -> None:
+        """As `Network.select`."""
+        self._inputs = [layer[rows].contiguous() for layer in self._inputs]
 
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
         """As `EagerNetwork.backward`."""

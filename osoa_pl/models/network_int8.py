@@ -139,6 +139,10 @@ class Int8Network:
         """As `network.Network.adopt`."""
         self._inputs = [features, *inputs]
 
+    def select(self, rows: slice) -> None:
+        """As `network.Network.select`."""
+        self._inputs = [layer[rows].contiguous() for layer in self._inputs]
+
     def backward(self, gradient: Tensor, state: Quantised, keys: list[int]) -> Tensor:
         """As `network.EagerNetwork.backward`.
 

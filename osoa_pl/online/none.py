@@ -20,7 +20,7 @@ class NoAdaptation:
         """The manifest entry."""
         return {"name": self.name}
 
-    def start(self, model: Model, second_moment: Tensor, seed: int) -> None:
+    def start(self, model: Model, second_moment: Tensor, seed: int, stride: int = 1) -> None:
         """Nothing to prepare."""
 
     def adapt(self, batch: TileBatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from osoa_pl.arith.optim import Adam, clip_by_exact_norm
 from osoa_pl.errors import UsageError
-from osoa_pl.models.base import Model, RememberingModel
+from osoa_pl.models.base import Model, RememberingModel, SampledModel
 from osoa_pl.models.features import TileBatch
 
 MAX_STEP_SIZE = 0.1  # far above what helps; larger ones only diverge
@@ -65,9 +65,11 @@ class OnlineAdaptation:
             "clip": self.clip,
         }
 
-    def start(self, model: Model, second_moment: Tensor, seed: int) -> None:
+    def start(self, model: Model, second_moment: Tensor, seed: int, stride: int = 1) -> None:
         """Begin a trajectory at theta_0."""
-        self._model, self._seed, self._count = model, seed, 0
+        if stride > 1 and not isinstance(model, SampledModel):
+            raise UsageError("gradient_stride: this model takes the gradient of all pixels")
+        self._model, self._seed, self._count, self._stride = model, seed, 0, stride
         self._adam = Adam(
             model.parameters, lr=self.step_size, betas=(self.beta1, self.beta2), eps=self.eps,
             second_moment=second_moment, bias_correct_second=False,
@@ -76,11 +78,17 @@ class OnlineAdaptation:
     def adapt(self, batch: TileBatch) -> None:
         """`updates` steps on the batch just coded or decoded, then the scales follow it."""
         for _ in range(self.updates):
-            gradient = self._model.gradient(batch, self._seed, self._count)
+            gradient = self._gradient(batch)
             self._adam.step(clip_by_exact_norm(gradient, self.clip))
             self._model.stepped()
             self._count += 1
         self._model.advance()
+
+    def _gradient(self, batch: TileBatch) -> Tensor:
+        if self._stride > 1:
+            assert isinstance(self._model, SampledModel)
+            return self._model.sampled_gradient(batch, self._seed, self._count, self._stride)
+        return self._model.gradient(batch, self._seed, self._count)
 
     def replay(self, batch: TileBatch) -> None:
         """Let a model with memory take in what an earlier run has stepped on."""

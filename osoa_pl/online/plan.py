@@ -15,6 +15,8 @@ from osoa_pl.errors import UsageError
 from osoa_pl.format.items import MAX_WIDTH
 
 MAX_BATCH_PIXELS = 1 << 16
+_SINCE = {"first_batches": 4, "gradient_stride": 5}
+"""Format versions that brought a setting; it is 1 in those before."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class BatchSettings:
     """Entropy-coder lanes of a segment; tile b of a batch goes to lane b mod `streams`."""
     first_batches: int = 1
     """Batches of one budget before it doubles."""
+    gradient_stride: int = 1
+    """An update's gradient is that of every `gradient_stride`-th pixel of its batch."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -39,6 +43,7 @@ class BatchSettings:
             "segment_batches": (1, 1 << 20),
             "streams": (1, 256),
             "first_batches": (1, 1 << 20),
+            "gradient_stride": (1, 64),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -50,16 +55,18 @@ class BatchSettings:
         return min(self.batch_pixels, self.first_pixels << min(batch // self.first_batches, 16))
 
     def to_dict(self) -> dict[str, int]:
-        """Plain form for the manifest; `first_batches` where it is not 1."""
-        sizes = asdict(self)
-        if self.first_batches == 1:
-            del sizes["first_batches"]
-        return sizes
+        """Plain form for the manifest; what format 1 did not have, where it is not 1."""
+        return {k: v for k, v in asdict(self).items() if k not in _SINCE or v != 1}
+
+
+def newer_than(settings: BatchSettings, version: int) -> list[str]:
+    """Names of the settings that readers of this format version do not know."""
+    return [k for k, since in _SINCE.items() if getattr(settings, k) != 1 and since > version]
 
 
 def needed_version(settings: BatchSettings) -> int:
     """The lowest format version whose readers know these settings."""
-    return 4 if settings.first_batches != 1 else 1
+    return max([version for name, version in _SINCE.items() if getattr(settings, name) != 1] + [1])
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,11 @@ class Policy(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """The manifest entry that `from_manifest` reads back."""
 
-    def start(self, model: Model, second_moment: Tensor, seed: int) -> None:
-        """Begin a trajectory at theta_0 with the checkpoint's second moments."""
+    def start(self, model: Model, second_moment: Tensor, seed: int, stride: int = 1) -> None:
+        """Begin a trajectory at theta_0 with the checkpoint's second moments.
+
+        stride: `BatchSettings.gradient_stride`; raises UsageError where the model has none.
+        """
 
     def adapt(self, batch: TileBatch) -> None:
         """One update from the batch just coded or decoded."""

@@ -114,7 +114,7 @@ class Session:
         self._images: _Images | None = None
         self.image_prices: list[int] = []
         """Of the images encoded so far, in bits / `prices.UNIT`; empty for latent models."""
-        policy.start(model, second_moment, seed)
+        policy.start(model, second_moment, seed, settings.gradient_stride)
 
     def _code(self, tiles: Sequence[Tile], coder: Encoder | Decoder) -> tuple[TileBatch, float]:
         """The batch of these tiles under the present state, and its theoretical bits."""

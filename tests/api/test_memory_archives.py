@@ -125,3 +125,16 @@ def test_slowly_growing_batches_are_format_4(checkpoint: str, tmp_path: Path) ->
     forged = changed(members, manifest=lambda m: m.update(format=3))
     with pytest.raises(DamagedArchiveError, match="format 3 has no first_batches"):
         osoa_pl.open_archive(io.BytesIO(join(forged)), checkpoint=checkpoint)
+
+
+def test_sampled_gradients_are_format_5(checkpoint: str, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "gradient_stride": 3}
+    path = tmp_path / "a.osoa"
+    members = take_apart(make(path, checkpoint, adaptation="online", settings=settings))
+    assert b'"format":5' in members["manifest.json"]
+    found = osoa_pl.decompress(path, checkpoint=checkpoint)
+    for ours, theirs in zip(found, collection(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    forged = changed(members, manifest=lambda m: m.update(format=4))
+    with pytest.raises(DamagedArchiveError, match="format 4 has no gradient_stride"):
+        osoa_pl.open_archive(io.BytesIO(join(forged)), checkpoint=checkpoint)

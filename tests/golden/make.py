@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +92,10 @@ def transformed(folder: Path) -> None:
 
 
 def main() -> None:
-    """Write archives and what they hold; `PREFIX transforms`, `PREFIX eigenbasis`: one alone."""
+    """Write archives and what they hold; `PREFIX transforms`, `PREFIX sampled`: one alone."""
     prefix, *alone = sys.argv[1:]
     if alone:
-        {"transforms": write_transformed, "eigenbasis": write_memory}[alone[0]](prefix)
+        {"transforms": write_transformed, "sampled": write_memory}[alone[0]](prefix)
         return
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
@@ -140,7 +141,11 @@ def write_transformed(prefix: str) -> None:
 
 
 def write_memory(prefix: str) -> None:
-    """The archive of a model with memory: repeats, recoloured tiles, equal sizes, strips, grey."""
+    """The archive of a model with memory: repeats, recoloured tiles, equal sizes, strips, grey.
+
+    Batches that grow slowly, gradients of every second pixel.
+    """
+    settings = replace(SETTINGS, first_batches=2, gradient_stride=2)
     with tempfile.TemporaryDirectory() as place:
         source, checkpoint = Path(place, "in"), Path(place, "memory.safetensors")
         source.mkdir()
@@ -150,9 +155,9 @@ def write_memory(prefix: str) -> None:
         Image.fromarray(picture(90, 40, 3, 5)).save(source / "strips.png")
         np.save(source / "grey.npy", np.stack([picture(14, 15, 1, n % 5) for n in range(10)]))
         checkpoint.write_bytes(small_memory_checkpoint())
-        path = GOLDEN / f"{prefix}-eigenbasis.osoa"
+        path = GOLDEN / f"{prefix}-sampled.osoa"
         osoa_pl.compress(
-            source, path, checkpoint=str(checkpoint), embed_checkpoint=True, settings=SETTINGS,
+            source, path, checkpoint=str(checkpoint), embed_checkpoint=True, settings=settings,
             adaptation="online", model_only=True, times=False,
         )  # fmt: skip
         osoa_pl.decompress(path, Path(place, "out"))

@@ -250,10 +250,14 @@ def test_budgets_double_every_so_many_batches():
     assert found == [128] * 3 + [256] * 3 + [512] * 3 + [1000] * 5
     assert BatchSettings(**settings.to_dict()) == settings
     assert "first_batches" not in SETTINGS.to_dict() and needed_version(SETTINGS) == 1
+    assert needed_version(settings) == 4
+    assert needed_version(BatchSettings(gradient_stride=2)) == 5
     assert settings.budget(10**9) == 1000
 
 
-@pytest.mark.parametrize("options", [{"streams": 0}, {"batch_pixels": 1}, {"first_pixels": 2.5}])
+@pytest.mark.parametrize(
+    "options", [{"streams": 0}, {"batch_pixels": 1}, {"first_pixels": 2.5}, {"gradient_stride": 65}]
+)
 def test_settings_are_checked(options):
     with pytest.raises(UsageError, match="expected"):
         BatchSettings(**options)
