@@ -1,4 +1,4 @@
-"""What exactness costs: one adaptation step of the shipped model, exact against native float32.
+"""What exactness costs: one adaptation step of the model `local`, exact against native float32.
 
     python benchmarks/exact_step.py [--threads 1] [--steps 12] [--engine float32]
 
@@ -20,7 +20,7 @@ import torch
 
 from osoa_pl.arith.engines import use_engine
 from osoa_pl.models import compiled_head
-from osoa_pl.models.checkpoint import DEFAULT, read
+from osoa_pl.models.checkpoint import read
 from osoa_pl.models.features import TileBatch, fill_tile, make_batch
 from osoa_pl.models.local_ar_density import LocalAR
 from osoa_pl.models.zoo import build
@@ -40,7 +40,7 @@ def tiles(count: int, size: int) -> TileBatch:
 
 def exact_step(batch: TileBatch) -> Callable[[], None]:
     """One exact batch of an encoder: intervals and update."""
-    model, moment = build(read(DEFAULT), 3)
+    model, moment = build(read("local"), 3)
     policy = OnlineAdaptation()
     policy.start(model, moment, 0)
 
@@ -53,7 +53,7 @@ def exact_step(batch: TileBatch) -> Callable[[], None]:
 
 def native_step(batch: TileBatch, compiled: bool) -> Callable[[], None]:
     """One native training step, with the eager or the compiled head."""
-    exact, _ = build(read(DEFAULT), 3)
+    exact, _ = build(read("local"), 3)
     model = LocalAR(**exact.config.to_dict())
     model.flat.data.copy_(exact.parameters)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.99), foreach=True)
