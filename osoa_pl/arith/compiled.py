@@ -18,8 +18,8 @@ from numba import njit
 from osoa_pl.arith.quantize import SMALLEST_MAXIMUM
 
 _EXP_COEFFICIENTS = np.array([1.0 / math.factorial(i) for i in range(14)])
-_POWERS_OF_TWO = np.ldexp(1.0, np.arange(-1023, 1025).clip(-1022, 1023))
 _ROUND_64 = 6755399441055744.0  # 1.5 * 2^52: adding and taking it away rounds to nearest even
+_ROUND_64_BITS = int(np.float64(_ROUND_64).view(np.int64))
 _ROUND_32 = np.float32(12582912.0)  # 1.5 * 2^23
 _ZERO = np.float32(0.0)
 _NOISE_SCALE = np.float32(2.0**-20)
@@ -32,19 +32,33 @@ _NOT_FINITE = np.int32(0x7F800000)  # the bits of infinity; NaN's are above
 def exp64(x):  # type: ignore[no-untyped-def]
     """e^x in float64, the twin of `functions.exp`; x is clamped to [-708, 709]."""
     x = min(max(x, -708.0), 709.0)
-    k = (x * 1.4426950408889634 + _ROUND_64) - _ROUND_64
+    shifted = x * 1.4426950408889634 + _ROUND_64
+    k = shifted - _ROUND_64
     r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10
     y = _EXP_COEFFICIENTS[13]
     for i in range(12, -1, -1):
         y = y * r + _EXP_COEFFICIENTS[i]
-    # the bounds hold for every number; NaN must not index outside the table either
-    return y * _POWERS_OF_TWO[min(max(int(k) + 1023, 0), 2047)]
+    # 2^k, -1021 <= k <= 1023: the last bits of `shifted` are those of k, an exponent's come first
+    power = np.int64((np.float64(shifted).view(np.int64) + 1023) << 52)
+    return y * power.view(np.float64)
 
 
 @njit(inline="always")
 def round64(x):  # type: ignore[no-untyped-def]
     """Nearest integer to x (|x| < 2^51), ties to even, as float64."""
     return (x + _ROUND_64) - _ROUND_64
+
+
+@njit(inline="always")
+def nearest64(x):  # type: ignore[no-untyped-def]
+    """Nearest integer to x (|x| < 2^51), ties to even, as int64: from the bits of the sum."""
+    return np.float64(x + _ROUND_64).view(np.int64) - _ROUND_64_BITS
+
+
+@njit(inline="always")
+def quotient64(a, b):  # type: ignore[no-untyped-def]
+    """a // b of int64 a >= 0, b > 0, a + b < 2^53: float64 cannot round up to the next integer."""
+    return np.int64(np.float64(a) / np.float64(b))
 
 
 @njit(cache=True, nogil=True)

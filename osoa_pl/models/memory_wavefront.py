@@ -7,16 +7,27 @@ from numba import njit
 
 from osoa_pl.coding.rans_numba import advance_scalar, peek_scalar
 from osoa_pl.models.compiled_head import (
+    LANES,
     PRECISION,
-    channel_parameters,
+    RESIDUAL,
+    lane_scales,
+    lane_softmax,
+    lane_weights,
+    likely_value,
+    load_outputs,
+    make_lanes,
     mixture_cumulative,
-    softmax_integers,
+    next_value,
+    pixel_means,
 )
-from osoa_pl.models.features import RADIUS, pixel_features
+from osoa_pl.models.features import RADIUS, packed_sample, pixel_features
 from osoa_pl.models.memory_head import (
+    copies_below,
     cumulative,
     find_child,
-    make_scratch,
+    load_parts,
+    make_parts,
+    part_exponentials,
     part_weights,
     seen_cumulative,
     seen_prefix,
@@ -36,52 +47,85 @@ def _fill(buffer, packed, channels, source, target):  # type: ignore[no-untyped-
 
 
 @njit(inline="always")
+def _load_lanes(  # type: ignore[no-untyped-def]
+    outputs, pixels, counts, part_columns, offsets, on, channels, mixtures, columns, fixed, terms,
+    floats, integers, exponents, q, places, weights,
+):  # fmt: skip
+    """Prepare all of the first LANES of `pixels` that does not wait for their values."""
+    lanes = min(LANES, pixels.shape[0])
+    used = 0
+    for i in range(lanes):
+        p = pixels[i]
+        load_outputs(outputs, p, i, columns)
+        used = load_parts(
+            outputs[p], columns.shape[0], on, counts[p], part_columns[p], offsets[p], i, used,
+            exponents, places,
+        )  # fmt: skip
+    part_exponentials(used, exponents, q)
+    for i in range(lanes):
+        part_weights(i, on, counts[pixels[i]], q, places, weights)
+    for c in range(channels):
+        lane_softmax(
+            lanes, columns, 3 * mixtures * c, mixtures, fixed, mixtures * c, floats, integers
+        )
+        lane_weights(lanes, mixtures, 14, fixed, mixtures * c, integers)
+        lane_scales(lanes, columns, c, mixtures, fixed, terms)
+
+
+@njit(inline="always")
+def _heaviest_copy(parts, count):  # type: ignore[no-untyped-def]
+    """Which proposal weighs most, or -1 where the network's own part weighs more."""
+    best, top = -1, parts[0]
+    for k in range(count):
+        best = k if parts[2 + k] > top else best
+        top = parts[2 + k] if parts[2 + k] > top else top
+    return best
+
+
+@njit(inline="always")
 def _decode_pixel(  # type: ignore[no-untyped-def]
-    buffer, place, work, colours, channels, mixtures, p, row, head, tail, size, scratch
-):
-    """Decode one pixel into `buffer` and `work.packed`; returns (head, words left or -1)."""
-    parts, residuals = scratch.parts, scratch.residuals
-    copy_at = 3 * mixtures * channels + channels * (channels - 1) // 2
-    on = colours.values[0].shape[0] > 0
-    found, values = work.counts[p], work.values[p]
-    part_weights(
-        row, copy_at, on, found, work.columns[p], work.offsets[p], scratch.logits, scratch.q, parts
-    )
+    buffer, place, packed_buffer, predictors, found, values, colours, channels, mixtures, lane,
+    head, tail, size, columns, fixed, floats, parts, masses, prefix,
+):  # fmt: skip
+    """Decode one pixel into both buffers; returns (head, words left or -1)."""
     node_low, node_high = 0, colours.values[0].shape[0]
     packed = np.uint32(0)
     for c in range(channels):
-        predictor = work.predictors[p, c]
-        softmax_integers(row, 3 * mixtures * c, mixtures, 14, scratch.q, scratch.weights)
-        channel_parameters(
-            row, c, channels, mixtures, residuals, scratch.mean, scratch.scale,
-            scratch.mean_fixed, scratch.inverse_fixed,
-        )  # fmt: skip
+        predictor = predictors[c]
+        pixel_means(columns, c, channels, mixtures, lane, fixed, floats)
         level = colours.values[c]
         seen = parts[1] > 0
         if seen:
             seen_prefix(
-                level, colours.weights[c], node_low, node_high, predictor, mixtures,
-                scratch.weights, scratch.mean_fixed, scratch.inverse_fixed, scratch.prefix,
+                level, colours.weights[c], node_low, node_high, predictor, c, mixtures, lane,
+                fixed, masses, prefix,
             )  # fmt: skip
         slot = peek_scalar(head, PRECISION)
         low, high = 0, 256
         low_mixture, high_mixture = 0, 1 << 32
         low_seen, high_seen = 0, (1 << 32) if seen else 0
+        low_copies, high_copies = 0, (1 << 16) - parts[0] - parts[1]
         start, stop = 0, 1 << PRECISION
+        copy = _heaviest_copy(parts, found)
+        if copy >= 0:
+            middle = packed_sample(values[copy], c, channels)
+        else:
+            middle = likely_value(predictor, c, mixtures, lane, fixed)
+        middle, step = min(max(middle, 1), 255), 1
         while high - low > 1:
-            middle = (low + high) >> 1
-            mixture = mixture_cumulative(
-                middle, predictor, mixtures, scratch.weights, scratch.mean_fixed,
-                scratch.inverse_fixed,
-            )  # fmt: skip
+            mixture = mixture_cumulative(middle, predictor, c, mixtures, lane, fixed)
             below = 0
             if seen:
-                below = seen_cumulative(middle, level, node_low, node_high, scratch.prefix)
-            edge = cumulative(middle, mixture, below, c, channels, found, parts, values)
+                below = seen_cumulative(middle, level, node_low, node_high, prefix)
+            copies = copies_below(middle, c, channels, found, values, parts)
+            edge = cumulative(middle, mixture, below, copies, parts)
             if edge <= slot:
-                low, low_mixture, low_seen, start = middle, mixture, below, edge
+                low, low_mixture, low_seen = middle, mixture, below
+                low_copies, start = copies, edge
             else:
-                high, high_mixture, high_seen, stop = middle, mixture, below, edge
+                high, high_mixture, high_seen = middle, mixture, below
+                high_copies, stop = copies, edge
+            middle, step = next_value(low, high, middle, step), 2 * step
         head, size = advance_scalar(head, tail, size, start, stop - start, PRECISION)
         if size < 0:
             return head, size
@@ -90,17 +134,17 @@ def _decode_pixel(  # type: ignore[no-untyped-def]
             if node >= 0:
                 node_low, node_high = colours.first[c][node], colours.first[c][node + 1]
         update_weights(
-            low, high_mixture - low_mixture, high_seen - low_seen, c, channels, found,
-            parts, values,
+            low, high_mixture - low_mixture, high_seen - low_seen, high_copies - low_copies, c,
+            channels, found, parts, values,
         )  # fmt: skip
-        residuals[c] = low - predictor
+        floats[RESIDUAL + c, lane] = np.float64(low - predictor)
         buffer[place * channels + c] = low
         packed = np.uint32(packed << np.uint32(8)) | np.uint32(low)
-    work.packed[place] = packed
+    packed_buffer[place] = packed
     return head, size
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def decode_groups(  # type: ignore[no-untyped-def]
     buffer, table, tops, tables, work, colours, channels, mixtures, first_group, end_group,
     streams, heads, words, offsets, sizes, weights, passed, largest,
@@ -121,7 +165,11 @@ def decode_groups(  # type: ignore[no-untyped-def]
     product = np.empty((slots, width), np.float32)
     pixels = np.empty(slots, np.int64)
     ignored = np.empty((NEIGHBOURS, channels), np.int64)
-    scratch = make_scratch(channels, mixtures)
+    at = 3 * mixtures * channels + channels * (channels - 1) // 2
+    columns, fixed, terms, floats, integers = make_lanes(at, channels, mixtures)
+    exponents, q, places, parts = make_parts()
+    masses, prefix = np.zeros((2, 256), np.int64), np.zeros(257, np.int64)
+    on = colours.values[0].shape[0] > 0
     for group in range(first_group, end_group):
         s = group if streams > 1 else 0
         begin, end = group_tiles(table.shape[0], group)
@@ -144,20 +192,27 @@ def decode_groups(  # type: ignore[no-untyped-def]
                     )  # fmt: skip
                     look(
                         tables, work, channels, group, b, p, place, stride, i, j,
-                        colours.values[0].shape[0] > 0,
+                        on,
                     )  # fmt: skip
                     for k in range(x.shape[1]):
                         x[n, k] = work.features[p, k]
                 count = above - lowest
                 forward_rows(count, pixels, x, stream, inner, product, weights, passed, largest)
                 for n in range(count):
+                    if n % LANES == 0:
+                        _load_lanes(
+                            passed.outputs, pixels[n:count], work.counts, work.columns,
+                            work.offsets, on, channels, mixtures, columns, fixed, terms, floats,
+                            integers, exponents, q, places, parts,
+                        )  # fmt: skip
                     i = lowest + n
                     j = t - (RADIUS + 1) * i
-                    place = corner + i * stride + j
+                    place, p = corner + i * stride + j, pixels[n]
                     heads[s], sizes[s] = _decode_pixel(
-                        buffer, place, work, colours, channels, mixtures, pixels[n],
-                        passed.outputs[pixels[n]], heads[s], words[offsets[s] : offsets[s + 1]],
-                        sizes[s], scratch,
+                        buffer, place, work.packed, work.predictors[p], work.counts[p],
+                        work.values[p], colours, channels, mixtures, n % LANES, heads[s],
+                        words[offsets[s] : offsets[s + 1]], sizes[s], columns, fixed, floats,
+                        parts[n % LANES], masses, prefix,
                     )  # fmt: skip
                     if sizes[s] < 0:
                         return False

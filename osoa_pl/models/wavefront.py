@@ -19,11 +19,20 @@ from osoa_pl.arith import vnni
 from osoa_pl.arith.compiled import matmul_rows
 from osoa_pl.coding.rans_numba import advance_scalar, peek_scalar
 from osoa_pl.models.compiled_head import (
+    _WEIGHT,
+    LANES,
     PRECISION,
-    channel_parameters,
+    RESIDUAL,
     cumulative,
+    lane_scales,
+    lane_softmax,
+    lane_weights,
+    likely_value,
+    load_outputs,
+    make_lanes,
     mixture_cumulative,
-    softmax_integers,
+    next_value,
+    pixel_means,
     update_copies,
 )
 from osoa_pl.models.features import RADIUS, pixel_features
@@ -170,7 +179,7 @@ def forward_rows(  # type: ignore[no-untyped-def]
             row[j] = h + weights.last_bias[j]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def decode_streams(  # type: ignore[no-untyped-def]
     buffer, table, tops, channels, mixtures, streams, first_stream, stream_step,
     heads, words, offsets, sizes, weights, passed, largest, predictors, copies,
@@ -200,13 +209,10 @@ def decode_streams(  # type: ignore[no-untyped-def]
     places = np.empty(slots, np.int64)
     tile_of = np.empty(slots, np.int64)
     row_of = np.empty(slots, np.int64)
-    q = np.empty(max(mixtures, _COPIES + 1), np.int64)
-    shares = np.empty(mixtures, np.int64)
-    mean, scale = np.empty(mixtures), np.empty(mixtures)
-    mean_fixed, inverse_fixed = np.empty(mixtures, np.int64), np.empty(mixtures, np.int64)
-    copy_weights = np.empty(_COPIES + 1, np.int64)
-    residuals = np.zeros(channels, np.int64)
     copy_at = 3 * mixtures * channels + channels * (channels - 1) // 2
+    columns, fixed, terms, floats, integers = make_lanes(copy_at + _COPIES + 1, channels, mixtures)
+    lane_copies = np.zeros((_COPIES + 1, fixed.shape[1], LANES), np.int64)
+    copy_weights = np.empty(_COPIES + 1, np.int64)
     for t in range(longest):
         count = 0
         for b in range(tile_count):
@@ -236,36 +242,45 @@ def decode_streams(  # type: ignore[no-untyped-def]
             b = tile_of[n]
             s = b % streams
             p = pixels[n]
-            row = passed.outputs[p]
             tail = words[offsets[s] : offsets[s + 1]]
-            softmax_integers(row, copy_at, _COPIES + 1, 16, q, copy_weights)
+            lane = n % LANES
+            if lane == 0:
+                lanes = min(LANES, count - n)
+                for i in range(lanes):
+                    load_outputs(passed.outputs, pixels[n + i], i, columns)
+                lane_softmax(lanes, columns, copy_at, _COPIES + 1, lane_copies, 0, floats, integers)
+                lane_weights(lanes, _COPIES + 1, 16, lane_copies, 0, integers)
+                for c in range(channels):
+                    k = mixtures * c
+                    lane_softmax(lanes, columns, 3 * k, mixtures, fixed, k, floats, integers)
+                    lane_weights(lanes, mixtures, 14, fixed, k, integers)
+                    lane_scales(lanes, columns, c, mixtures, fixed, terms)
+            for m in range(_COPIES + 1):
+                copy_weights[m] = lane_copies[m, _WEIGHT, lane]
             for c in range(channels):
                 predictor = predictors[p, c]
-                softmax_integers(row, 3 * mixtures * c, mixtures, 14, q, shares)
-                channel_parameters(
-                    row, c, channels, mixtures, residuals, mean, scale, mean_fixed, inverse_fixed
-                )
+                pixel_means(columns, c, channels, mixtures, lane, fixed, floats)
                 slot = peek_scalar(heads[s], PRECISION)
                 low, high = 0, 256
                 low_mixture, high_mixture = 0, 1 << 32
                 start, stop = 0, 1 << PRECISION
+                middle, step = likely_value(predictor, c, mixtures, lane, fixed), 1
+                middle = min(max(middle, 1), 255)
                 while high - low > 1:
-                    middle = (low + high) >> 1
-                    mixture = mixture_cumulative(
-                        middle, predictor, mixtures, shares, mean_fixed, inverse_fixed
-                    )
+                    mixture = mixture_cumulative(middle, predictor, c, mixtures, lane, fixed)
                     edge = cumulative(middle, mixture, c, copy_weights, copies[p])
                     if edge <= slot:
                         low, low_mixture, start = middle, mixture, edge
                     else:
                         high, high_mixture, stop = middle, mixture, edge
+                    middle, step = next_value(low, high, middle, step), 2 * step
                 heads[s], sizes[s] = advance_scalar(
                     heads[s], tail, sizes[s], start, stop - start, PRECISION
                 )
                 if sizes[s] < 0:
                     return False
                 update_copies(low, high_mixture - low_mixture, c, copy_weights, copies[p])
-                residuals[c] = low - predictor
+                floats[RESIDUAL + c, lane] = np.float64(low - predictor)
                 buffer[places[n] + c] = low
             height, tile_width = table[b, 1], table[b, 2]
             stride = (tile_width + 2 * RADIUS) * channels
