@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from osoa_pl.arith.native import BORROWED
+
 RADIUS = 3
 OFFSETS = np.array(
     [(dy, dx) for dy in range(-RADIUS, 1) for dx in range(-RADIUS, RADIUS + 1) if dy < 0 or dx < 0],
@@ -116,7 +118,7 @@ def median_edge(west, north, north_west):  # type: ignore[no-untyped-def]
     return min(max(west + north - north_west, low), high)
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def pixel_features(  # type: ignore[no-untyped-def]
     buffer, place, stride, channels, border, predictor, copies, out
 ):
@@ -168,7 +170,7 @@ def pixel_features(  # type: ignore[no-untyped-def]
         out[rest] = np.float32(0.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def batch_features_rows(  # type: ignore[no-untyped-def]
     begin, end, buffer, table, tops, row_tile, row_index, channels, features, predictors, copies
 ):

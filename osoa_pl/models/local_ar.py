@@ -217,21 +217,15 @@ class LocalAutoregressive:
     def _wavefront_weights(self) -> wavefront.Weights:
         """The present weights in the form of `wavefront.forward_rows`."""
         state = self._current()
-        width, depth, outputs = self.config.width, self.config.depth, self.config.outputs
-        hidden = np.empty((2 * depth, width, width), np.float32)
-        for i in range(2 * depth):
-            hidden[i] = state.weights[i + 1].t().numpy()
-        last = np.ascontiguousarray(state.weights[-1].t().numpy())
-        lanes = [-(-n // vnni.LANES) * vnni.LANES * vnni.AVAILABLE for n in (width, outputs)]
-        hidden_limbs = np.zeros((2 * depth, width // 4, 2, lanes[0], 4), np.int8)
-        last_limbs = np.zeros((width // 4, 2, lanes[1], 4), np.int8)
+        matrices = [weight.numpy() for weight in state.weights]
         if vnni.AVAILABLE:
-            for matrix, limbs in zip((*hidden, last), (*hidden_limbs, last_limbs), strict=True):
-                vnni.pack_limbs(matrix, limbs)
+            laid = [vnni.pack_pairs(matrix) for matrix in matrices]
+        else:
+            laid = [np.ascontiguousarray(matrix.T) for matrix in matrices]
         return wavefront.Weights(
-            np.ascontiguousarray(state.weights[0].t().numpy()),
-            hidden,
-            last,
+            laid[0],
+            np.stack(laid[1:-1]) if self.config.depth else laid[0][:0, None],
+            laid[-1],
             np.stack([b.numpy() for b in state.biases[:-1]]),
             state.biases[-1].numpy(),
             np.array(
@@ -239,8 +233,6 @@ class LocalAutoregressive:
                 np.float32,
             ),
             np.array([1.0 / s for s in state.input_steps[1:]], np.float32),
-            hidden_limbs,
-            last_limbs,
         )
 
     def _decode(

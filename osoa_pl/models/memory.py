@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from osoa_pl.arith.native import BORROWED
 from osoa_pl.arith.threads import RowPool
 from osoa_pl.models.colours import SeenColours
 from osoa_pl.models.features import RADIUS, TileBatch, pack_pixels
@@ -42,7 +43,7 @@ _MEAN_SAMPLES = 1 << 18  # of the largest tile that has a mean
 _MEAN_WINDOW = 32
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def tally_rows(begin, end, work, truths, hits, tries):  # type: ignore[no-untyped-def]
     """Add up which proposals of pixels [begin, end) came true, by bin of trust."""
     for p in range(begin, end):
@@ -52,7 +53,7 @@ def tally_rows(begin, end, work, truths, hits, tries):  # type: ignore[no-untype
             hits[b] += work.values[p, k] == truths[p]
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def insert_rows(begin, end, entries, hashes, truths):  # type: ignore[no-untyped-def]
     """Contexts [begin, end) of all pixels, in raster order: each context has a table alone."""
     for q in range(begin, end):
@@ -60,7 +61,7 @@ def insert_rows(begin, end, entries, hashes, truths):  # type: ignore[no-untyped
             insert(entries[q], hashes[p, q], truths[p])
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def note_tile(tables, work, table, tile, channels, start):  # type: ignore[no-untyped-def]
     """Copy a padded tile into the history at `start` and point contexts to its pixels."""
     height, width, pixel = table[tile, 1], table[tile, 2], table[tile, 3]

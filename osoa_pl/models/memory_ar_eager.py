@@ -23,6 +23,7 @@ from osoa_pl.models.recall import (
     Work,
     finish_pixel,
     group_tiles,
+    hash_pixel,
     look,
     step_rows,
 )
@@ -130,6 +131,7 @@ class EagerMemoryAutoregressive(MemoryAutoregressive):
             _, predictors, _ = local_ar_eager.neighbourhood(buffer, channels, places)
             work.predictors[index.cpu().numpy()] = predictors.cpu().numpy()
             for i, j, p, place in ready:
+                hash_pixel(self.memory.tables, work, group, b, p, place, stride, i, j)
                 look(self.memory.tables, work, channels, group, b, p, place, stride, i, j, on)
             x, predictors = self._inputs(buffer, work, index, places)
             outputs, _ = self._network.forward(x, self._current())

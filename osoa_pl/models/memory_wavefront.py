@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from osoa_pl.arith.native import BORROWED
 from osoa_pl.coding.rans_numba import advance_scalar, peek_scalar
 from osoa_pl.models.compiled_head import (
     LANES,
@@ -33,8 +34,15 @@ from osoa_pl.models.memory_head import (
     seen_prefix,
     update_weights,
 )
-from osoa_pl.models.recall import NEIGHBOURS, finish_pixel, group_tiles, look, step_rows
-from osoa_pl.models.wavefront import forward_rows
+from osoa_pl.models.recall import (
+    NEIGHBOURS,
+    finish_pixel,
+    group_tiles,
+    hash_pixel,
+    look,
+    step_rows,
+)
+from osoa_pl.models.wavefront import forward_rows, make_rows
 
 
 @njit(inline="always")
@@ -144,7 +152,68 @@ def _decode_pixel(  # type: ignore[no-untyped-def]
     return head, size
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**BORROWED, error_model="numpy")
+def _decode_tile(  # type: ignore[no-untyped-def]
+    buffer, table, tops, tables, work, colours, channels, mixtures, group, b, s, heads, words,
+    offsets, sizes, weights, passed, largest, room, pixels, ignored, columns, fixed, terms, floats,
+    integers, exponents, q, places, parts, masses, prefix,
+):  # fmt: skip
+    """Decode tile b of a group from stream s; see `decode_groups`."""
+    height, tile_width = table[b, 1], table[b, 2]
+    stride = tile_width + 2 * RADIUS
+    corner = table[b, 0] // channels + RADIUS * stride + RADIUS
+    on = colours.values[0].shape[0] > 0
+    for t in range(tile_width + (RADIUS + 1) * (height - 1)):
+        lowest, above = step_rows(height, tile_width, t)
+        for i in range(lowest, above):
+            j = t - (RADIUS + 1) * i
+            place = corner + i * stride + j
+            p = table[b, 3] + i * tile_width + j
+            pixels[i - lowest] = p
+            hash_pixel(tables, work, group, b, p, place, stride, i, j)
+        for i in range(lowest, above):
+            j = t - (RADIUS + 1) * i
+            place = corner + i * stride + j
+            p = pixels[i - lowest]
+            border = (tops[b] and i == 0) or j == 0
+            pixel_features(
+                buffer, place * channels, stride * channels, channels, border,
+                work.predictors[p], ignored, work.features[p],
+            )  # fmt: skip
+            look(tables, work, channels, group, b, p, place, stride, i, j, on)
+        count = above - lowest
+        forward_rows(count, pixels, room, weights, passed, largest)
+        for n in range(count):
+            if n % LANES == 0:
+                _load_lanes(
+                    passed.outputs, pixels[n:count], work.counts, work.columns, work.offsets, on,
+                    channels, mixtures, columns, fixed, terms, floats, integers, exponents, q,
+                    places, parts,
+                )  # fmt: skip
+            i = lowest + n
+            j = t - (RADIUS + 1) * i
+            place, p = corner + i * stride + j, pixels[n]
+            heads[s], sizes[s] = _decode_pixel(
+                buffer, place, work.packed, work.predictors[p], work.counts[p], work.values[p],
+                colours, channels, mixtures, n % LANES, heads[s],
+                words[offsets[s] : offsets[s + 1]], sizes[s], columns, fixed, floats,
+                parts[n % LANES], masses, prefix,
+            )  # fmt: skip
+            if sizes[s] < 0:
+                return False
+            if j == 0 and i + 1 < height:
+                _fill(buffer, work.packed, channels, place, place + stride - RADIUS)
+            if j == tile_width - 1:
+                _fill(buffer, work.packed, channels, place, place + 1)
+        for n in range(count):
+            i = lowest + n
+            j = t - (RADIUS + 1) * i
+            truth = work.packed[corner + i * stride + j]
+            finish_pixel(tables, work, group, pixels[n], j, truth)
+    return True
+
+
+@njit(cache=True, nogil=True)
 def decode_groups(  # type: ignore[no-untyped-def]
     buffer, table, tops, tables, work, colours, channels, mixtures, first_group, end_group,
     streams, heads, words, offsets, sizes, weights, passed, largest,
@@ -155,74 +224,25 @@ def decode_groups(  # type: ignore[no-untyped-def]
     the only one. What memory says of each pixel stays in `work`, whose features are those of
     `passed`. Returns False as soon as a stream runs out of words.
     """
-    width = weights.first.shape[1]
     slots = 1
     for b in range(table.shape[0]):
         slots = max(slots, min(table[b, 1], table[b, 2] // (RADIUS + 1) + 1))
-    x = np.zeros((slots, weights.first.shape[0]), np.float32)
-    stream = np.empty((slots, width), np.float32)
-    inner = np.empty((slots, width), np.float32)
-    product = np.empty((slots, width), np.float32)
+    room = make_rows(slots, weights, passed)
     pixels = np.empty(slots, np.int64)
     ignored = np.empty((NEIGHBOURS, channels), np.int64)
     at = 3 * mixtures * channels + channels * (channels - 1) // 2
     columns, fixed, terms, floats, integers = make_lanes(at, channels, mixtures)
     exponents, q, places, parts = make_parts()
     masses, prefix = np.zeros((2, 256), np.int64), np.zeros(257, np.int64)
-    on = colours.values[0].shape[0] > 0
     for group in range(first_group, end_group):
         s = group if streams > 1 else 0
         begin, end = group_tiles(table.shape[0], group)
         for b in range(begin, end):
-            height, tile_width = table[b, 1], table[b, 2]
-            stride = tile_width + 2 * RADIUS
-            corner = table[b, 0] // channels + RADIUS * stride + RADIUS
-            for t in range(tile_width + (RADIUS + 1) * (height - 1)):
-                lowest, above = step_rows(height, tile_width, t)
-                for i in range(lowest, above):
-                    j = t - (RADIUS + 1) * i
-                    place = corner + i * stride + j
-                    p = table[b, 3] + i * tile_width + j
-                    n = i - lowest
-                    pixels[n] = p
-                    border = (tops[b] and i == 0) or j == 0
-                    pixel_features(
-                        buffer, place * channels, stride * channels, channels, border,
-                        work.predictors[p], ignored, work.features[p],
-                    )  # fmt: skip
-                    look(
-                        tables, work, channels, group, b, p, place, stride, i, j,
-                        on,
-                    )  # fmt: skip
-                    for k in range(x.shape[1]):
-                        x[n, k] = work.features[p, k]
-                count = above - lowest
-                forward_rows(count, pixels, x, stream, inner, product, weights, passed, largest)
-                for n in range(count):
-                    if n % LANES == 0:
-                        _load_lanes(
-                            passed.outputs, pixels[n:count], work.counts, work.columns,
-                            work.offsets, on, channels, mixtures, columns, fixed, terms, floats,
-                            integers, exponents, q, places, parts,
-                        )  # fmt: skip
-                    i = lowest + n
-                    j = t - (RADIUS + 1) * i
-                    place, p = corner + i * stride + j, pixels[n]
-                    heads[s], sizes[s] = _decode_pixel(
-                        buffer, place, work.packed, work.predictors[p], work.counts[p],
-                        work.values[p], colours, channels, mixtures, n % LANES, heads[s],
-                        words[offsets[s] : offsets[s + 1]], sizes[s], columns, fixed, floats,
-                        parts[n % LANES], masses, prefix,
-                    )  # fmt: skip
-                    if sizes[s] < 0:
-                        return False
-                    if j == 0 and i + 1 < height:
-                        _fill(buffer, work.packed, channels, place, place + stride - RADIUS)
-                    if j == tile_width - 1:
-                        _fill(buffer, work.packed, channels, place, place + 1)
-                for n in range(count):
-                    i = lowest + n
-                    j = t - (RADIUS + 1) * i
-                    truth = work.packed[corner + i * stride + j]
-                    finish_pixel(tables, work, group, pixels[n], j, truth)
+            if not _decode_tile(
+                buffer, table, tops, tables, work, colours, channels, mixtures, group, b, s,
+                heads, words, offsets, sizes, weights, passed, largest, room, pixels, ignored,
+                columns, fixed, terms, floats, integers, exponents, q, places, parts, masses,
+                prefix,
+            ):  # fmt: skip
+                return False
     return True

@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from osoa_pl.arith.native import BORROWED, prefetch
 from osoa_pl.models.features import ACTIVITY, COPIES, RADIUS, median_edge, packed_sample
 
 OFFSETS = np.array(
@@ -185,7 +186,7 @@ def _hash_contexts(packed, place, stride, row, column, hashes):  # type: ignore[
             context += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def insert(entries, h, value):  # type: ignore[no-untyped-def]
     """Note in uint32 [2^bits, 4] that pixel `value` followed the context of hash h."""
     entry = entries[h & np.uint64(entries.shape[0] - 1)]
@@ -277,14 +278,36 @@ def _propose(work, pixel, n, column, value, trust, odds):  # type: ignore[no-unt
     return n + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
+def hash_pixel(tables, work, group, tile, pixel, place, stride, row, column):  # type: ignore[no-untyped-def]
+    """Hashes of the pixel's contexts, for `look`; their entries are fetched in the meantime."""
+    packed, hashes = work.packed, work.hashes[pixel]
+    _hash_contexts(packed, place, stride, row + work.rows[tile], column, hashes)
+    hashes[LASTING] = np.uint64(0)
+    if work.has_reference[tile]:
+        there = work.references[tile] + place
+        if work.has_reference[tile] == 2:
+            old = packed[there] & np.uint32(_COLOUR)
+        else:
+            old = tables.history[there & (tables.history.shape[0] - 1)] & np.uint32(_COLOUR)
+        hashes[LASTING] = _final(_mix(_mix(np.uint64(3), old), np.uint64(tile)), LASTING)
+    for q in range(CONTEXTS):
+        prefetch(work.local[group, q], hashes[q] & np.uint64(work.local.shape[2] - 1))
+    for q in range(LASTING):
+        prefetch(tables.entries[q], hashes[q] & np.uint64(tables.entries.shape[1] - 1))
+    for k in range(2):
+        slot = hashes[POINTERS[k]] & np.uint64(tables.pointers.shape[1] - 1)
+        prefetch(tables.pointers[k], slot)
+
+
+@njit(**BORROWED)
 def look(  # type: ignore[no-untyped-def]
     tables, work, channels, group, tile, pixel, place, stride, row, column, seen
 ):
     """Fill in the components and the memory's features of one pixel.
 
     place: of the pixel in `work.packed`; row, column: in its tile. seen: whether the component of
-    the colours seen is on. Needs `work.predictors` of the pixel.
+    the colours seen is on. Needs `work.predictors` of the pixel and `hash_pixel`.
     """
     packed, history = work.packed, tables.history
     hashes, x = work.hashes[pixel], work.features[pixel]
@@ -297,16 +320,11 @@ def look(  # type: ignore[no-untyped-def]
         near = packed[place + COPIES[k, 0] * stride + COPIES[k, 1]]
         _propose(work, pixel, k, k, near, -1, np.float32(0.0))
     n = NEIGHBOURS
-    _hash_contexts(packed, place, stride, row + work.rows[tile], column, hashes)
     # the reference stands in the history or, the tile before in the group, in the batch
     there = work.references[tile] + place
     source, source_mask = history, mask
     if work.has_reference[tile] == 2:
         source, source_mask = packed, -1
-    hashes[LASTING] = np.uint64(0)
-    if work.has_reference[tile]:
-        old = source[there & source_mask] & np.uint32(_COLOUR)
-        hashes[LASTING] = _final(_mix(_mix(np.uint64(3), old), np.uint64(tile)), LASTING)
     pixels, numbers = work.pixels[group], work.numbers[group]
     highest = 0
     at = first + 5 * channels
@@ -410,7 +428,7 @@ def look(  # type: ignore[no-untyped-def]
     work.counts[pixel] = n
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def finish_pixel(tables, work, group, pixel, column, truth):  # type: ignore[no-untyped-def]
     """After pixel `truth` (packed) is known: the run of its match, the group's own contexts."""
     work.runs[pixel] = 0
@@ -457,7 +475,7 @@ def group_order(table, group):  # type: ignore[no-untyped-def]
     return order
 
 
-@njit(cache=True, nogil=True)
+@njit(**BORROWED)
 def recall_group(tables, work, table, channels, group, seen):  # type: ignore[no-untyped-def]
     """`look` at all pixels of one group's tiles in coding order, the pixels being known."""
     begin, end = group_tiles(table.shape[0], group)
@@ -467,6 +485,12 @@ def recall_group(tables, work, table, channels, group, seen):  # type: ignore[no
         corner = table[b, 0] // channels + RADIUS * stride + RADIUS
         for t in range(width + (RADIUS + 1) * (height - 1)):
             lowest, above = step_rows(height, width, t)
+            for i in range(lowest, above):
+                j = t - (RADIUS + 1) * i
+                hash_pixel(
+                    tables, work, group, b, first + i * width + j, corner + i * stride + j,
+                    stride, i, j,
+                )  # fmt: skip
             for i in range(lowest, above):
                 j = t - (RADIUS + 1) * i
                 look(

@@ -9,7 +9,7 @@ channel. Streams share nothing, so threads decode them side by side.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from osoa_pl.arith import vnni
 from osoa_pl.arith.compiled import matmul_rows
+from osoa_pl.arith.native import BORROWED
 from osoa_pl.coding.rans_numba import advance_scalar, peek_scalar
 from osoa_pl.models.compiled_head import (
     _WEIGHT,
@@ -40,26 +41,24 @@ from osoa_pl.models.features import RADIUS, pixel_features
 _ZERO = np.float32(0.0)
 _ROUND = np.float32(12582912.0)
 _COPIES = 6
+_OPERAND, _SUM = (np.int16, np.int32) if vnni.AVAILABLE else (np.float32, np.float32)
 
 
 class Weights(NamedTuple):
     """The network's quantised weights of one moment, transposed for `forward_rows`.
 
-    first [F, W], hidden [2*depth, W, W], last [W, O], biases [2*depth+1, W], last_bias [O];
+    first [F, W], hidden [2*depth, W, W], last [W, O] float32, or each matrix as `vnni.pack_pairs`
+    has it where this processor has the instruction; biases [2*depth+1, W], last_bias [O];
     scales [2*depth+2]: of each layer's products; steps [2*depth+1]: inverse ones of each input.
-    hidden_limbs int8 [2*depth, W/4, 2, lanes, 4], last_limbs: `vnni.pack_limbs` of hidden and last,
-    which then are not looked at, or empty where this processor has no such instruction.
     """
 
-    first: NDArray[np.float32]
-    hidden: NDArray[np.float32]
-    last: NDArray[np.float32]
+    first: NDArray[Any]
+    hidden: NDArray[Any]
+    last: NDArray[Any]
     biases: NDArray[np.float32]
     last_bias: NDArray[np.float32]
     scales: NDArray[np.float32]
     steps: NDArray[np.float32]
-    hidden_limbs: NDArray[np.int8]
-    last_limbs: NDArray[np.int8]
 
 
 class Passed(NamedTuple):
@@ -94,88 +93,94 @@ def stream_order(table, tiles):  # type: ignore[no-untyped-def]
     return order
 
 
+class Rows(NamedTuple):
+    """Room for the pixels of one step: see `make_rows`."""
+
+    features: NDArray[Any]
+    inputs: NDArray[Any]
+    products: NDArray[Any]
+    hidden: NDArray[np.float32]
+    stream: NDArray[np.float32]
+
+
 @njit(cache=True, nogil=True)
-def _plain_product(count, x, bytes_, weights, limbs, totals, out):  # type: ignore[no-untyped-def]
-    """out f32 [count, O] = x f32 [count, W] @ weights, for integer operands."""
+def make_rows(slots, weights, passed):  # type: ignore[no-untyped-def]
+    """What `forward_rows` needs for at most `slots` pixels at once."""
+    width = weights.biases.shape[1]
+    sums = max(weights.first.shape[1], weights.last.shape[1])
+    return Rows(
+        np.empty((slots, passed.features.shape[1]), _OPERAND),
+        np.empty((slots, width), _OPERAND),
+        np.empty((slots, sums), _SUM),
+        np.empty((slots, width), np.float32),
+        np.empty((slots, width), np.float32),
+    )
+
+
+@njit(**BORROWED)
+def _plain_product(count, x, weights, out):  # type: ignore[no-untyped-def]
+    """out[:count] = x[:count] @ weights for integer operands in float32."""
     matmul_rows(0, count, x, weights, out)
 
 
-@njit(cache=True, nogil=True)
-def _vnni_product(count, x, bytes_, weights, limbs, totals, out):  # type: ignore[no-untyped-def]
-    """The same from the inputs in bytes and the limbs of the weights."""
-    vnni.layer_product(count, bytes_, limbs, totals)
-    for p in range(count):
-        for j in range(out.shape[1]):
-            out[p, j] = np.float32(totals[p, j])
+_integer_product = vnni.layer_product if vnni.AVAILABLE else _plain_product
 
 
-_integer_product = _vnni_product if vnni.AVAILABLE else _plain_product
+@njit(**BORROWED)
+def forward_rows(count, pixels, rows, weights, passed, largest):  # type: ignore[no-untyped-def]
+    """Forward pass of `count` pixels, the sums of integers exact: the bits of `EagerNetwork`.
 
-
-@njit(cache=True, nogil=True)
-def forward_rows(  # type: ignore[no-untyped-def]
-    count, pixels, x, stream, inner, product, weights, passed, largest
-):
-    """Forward pass of `count` pixels, integer operands in float32: the bits of `EagerNetwork`.
-
-    pixels int64 [count]: their numbers; x f32 [count, F]: their features, also found in `passed`,
-    which receives the rest; largest f32 [2*depth+1, W] follows the activation maxima.
+    pixels int64 [count]: their numbers; `passed` has their features and receives the rest;
+    largest f32 [2*depth+1, W] follows the activation maxima.
     """
     limit, half = np.float32(255.0), np.float32(128.0)
-    width = weights.first.shape[1]
-    depth = weights.biases.shape[0] - 1
-    bytes_ = np.empty((count, width), np.uint8)
-    lanes = max(weights.hidden_limbs.shape[3], weights.last_limbs.shape[2])
-    totals = np.empty((count, lanes), np.int32)
+    depth, width = weights.biases.shape[0] - 1, weights.biases.shape[1]
+    for p in range(count):
+        x, features = rows.features[p], passed.features[pixels[p]]
+        for k in range(features.shape[0]):
+            x[k] = _OPERAND(features[k])
     for layer in range(depth + 1):
         if layer == 0:
-            matmul_rows(0, count, x, weights.first, product)
+            _integer_product(count, rows.features, weights.first, rows.products)
         else:
-            _integer_product(
-                count, inner, bytes_, weights.hidden[layer - 1], weights.hidden_limbs[layer - 1],
-                totals, product,
-            )  # fmt: skip
+            _integer_product(count, rows.inputs, weights.hidden[layer - 1], rows.products)
         scale, inverse = weights.scales[layer], weights.steps[layer]
-        bias = weights.biases[layer]
-        if layer == 0:
-            for p in range(count):
-                for j in range(width):
-                    h = product[p, j] * scale
-                    stream[p, j] = h + bias[j]
-                    product[p, j] = stream[p, j]
-        elif layer % 2 == 0:
-            for p in range(count):
-                for j in range(width):
-                    h = product[p, j] * scale
-                    h = h + bias[j]
-                    stream[p, j] = stream[p, j] + h
-                    product[p, j] = stream[p, j]
-        else:
-            for p in range(count):
-                for j in range(width):
-                    h = product[p, j] * scale
-                    product[p, j] = h + bias[j]
-        top = largest[layer]
+        bias, top = weights.biases[layer], largest[layer]
         for p in range(count):
-            inputs = passed.inputs[layer, pixels[p]]
+            product, stream = rows.products[p], rows.stream[p]
+            hidden = rows.hidden[p]
+            if layer == 0:
+                for j in range(width):
+                    h = np.float32(product[j]) * scale
+                    stream[j] = h + bias[j]
+            elif layer % 2 == 0:
+                for j in range(width):
+                    h = np.float32(product[j]) * scale
+                    h = h + bias[j]
+                    stream[j] = stream[j] + h
+            else:
+                for j in range(width):
+                    h = np.float32(product[j]) * scale
+                    hidden[j] = h + bias[j]
+            if layer % 2 == 0:
+                hidden = stream
+            inputs, kept = rows.inputs[p], passed.inputs[layer, pixels[p]]
             for j in range(width):
-                h = product[p, j]
+                h = hidden[j]
                 h = h if h > _ZERO else _ZERO
                 top[j] = h if h > top[j] else top[j]
                 q = h * inverse
                 q = (q + _ROUND) - _ROUND
                 q = q if q < limit else limit
-                inner[p, j] = q
-                bytes_[p, j] = np.uint8(np.int32(q))
-                inputs[j] = np.int8(np.int32(q - half))
-    outputs = weights.last.shape[1]
-    wide = np.empty((count, outputs), np.float32)
-    _integer_product(count, inner, bytes_, weights.last, weights.last_limbs, totals, wide)
+                inputs[j] = _OPERAND(q)
+                kept[j] = np.int8(np.int32(q - half))
+    outputs = weights.last_bias.shape[0]
+    _integer_product(count, rows.inputs, weights.last, rows.products)
     scale = weights.scales[depth + 1]
     for p in range(count):
-        row = passed.outputs[pixels[p]]
+        product, row = rows.products[p], passed.outputs[pixels[p]]
         for j in range(outputs):
-            h = wide[p, j] * scale
+            h = np.float32(product[j]) * scale
             row[j] = h + weights.last_bias[j]
 
 
@@ -200,11 +205,7 @@ def decode_streams(  # type: ignore[no-untyped-def]
             longest = max(longest, table[b, 2] + (RADIUS + 1) * (table[b, 1] - 1))
     if slots == 0:
         return True
-    width = weights.first.shape[1]
-    x = np.zeros((slots, weights.first.shape[0]), np.float32)
-    stream = np.empty((slots, width), np.float32)
-    inner = np.empty((slots, width), np.float32)
-    product = np.empty((slots, width), np.float32)
+    room = make_rows(slots, weights, passed)
     pixels = np.empty(slots, np.int64)
     places = np.empty(slots, np.int64)
     tile_of = np.empty(slots, np.int64)
@@ -213,6 +214,24 @@ def decode_streams(  # type: ignore[no-untyped-def]
     columns, fixed, terms, floats, integers = make_lanes(copy_at + _COPIES + 1, channels, mixtures)
     lane_copies = np.zeros((_COPIES + 1, fixed.shape[1], LANES), np.int64)
     copy_weights = np.empty(_COPIES + 1, np.int64)
+    return _decode_steps(
+        longest, buffer, table, tops, channels, mixtures, streams, first_stream, stream_step,
+        heads, words, offsets, sizes, weights, passed, largest, predictors, copies,
+        room, pixels, places, tile_of, row_of, columns, fixed, terms, floats, integers, lane_copies,
+        copy_weights,
+    )  # fmt: skip
+
+
+@njit(**BORROWED, error_model="numpy")
+def _decode_steps(  # type: ignore[no-untyped-def]
+    longest, buffer, table, tops, channels, mixtures, streams, first_stream, stream_step,
+    heads, words, offsets, sizes, weights, passed, largest, predictors, copies,
+    room, pixels, places, tile_of, row_of, columns, fixed, terms, floats, integers, lane_copies,
+    copy_weights,
+):  # fmt: skip
+    """The loop of `decode_streams` over its `longest` steps; all room is made before."""
+    tile_count = table.shape[0]
+    copy_at = 3 * mixtures * channels + channels * (channels - 1) // 2
     for t in range(longest):
         count = 0
         for b in range(tile_count):
@@ -234,10 +253,8 @@ def decode_streams(  # type: ignore[no-untyped-def]
                     buffer, place, stride, channels, border,
                     predictors[p], copies[p], passed.features[p],
                 )  # fmt: skip
-                for k in range(x.shape[1]):
-                    x[count, k] = passed.features[p, k]
                 count += 1
-        forward_rows(count, pixels, x, stream, inner, product, weights, passed, largest)
+        forward_rows(count, pixels, room, weights, passed, largest)
         for n in range(count):
             b = tile_of[n]
             s = b % streams
