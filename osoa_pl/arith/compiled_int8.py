@@ -115,6 +115,36 @@ def weight_gradient(product, sums, scale, step, weight, bias):  # type: ignore[n
 
 
 @njit(cache=True, nogil=True)
+def split_features(features, out):  # type: ignore[no-untyped-def]
+    """Integers x f32 [P, F] of 8 bits and sign as int8 [P, 2F]: x = 2 * high + low, low 0 or 1.
+
+    Returns False where one is outside -256 .. 255.
+    """
+    rows, columns = features.shape
+    smallest, largest = _ZERO, _ZERO
+    for p in range(rows):
+        for j in range(columns):
+            x = features[p, j]
+            smallest = min(smallest, x)
+            largest = max(largest, x)
+            whole = np.int32(x)
+            out[p, j] = np.int8(whole >> 1)
+            out[p, columns + j] = np.int8(whole & 1)
+    return smallest >= np.float32(-256.0) and largest <= np.float32(255.0)
+
+
+@njit(cache=True, nogil=True)
+def first_weight_gradient(product, sums, scale, step, weight, bias):  # type: ignore[no-untyped-def]
+    """As `weight_gradient`, from int32 [o, 2i] over the inputs of `split_features`."""
+    outputs, inputs = weight.shape
+    for o in range(outputs):
+        for i in range(inputs):
+            total = 2 * np.int64(product[o, i]) + np.int64(product[o, inputs + i])
+            weight[o, i] = np.float32(total) * scale
+        bias[o] = np.float32(sums[o]) * step
+
+
+@njit(cache=True, nogil=True)
 def split_limbs(weights, forward, backward, offset):  # type: ignore[no-untyped-def]
     """Limbs (high | low) of integer weights f32 [o, i]: w = 4 * high + low, low in 0..3.
 

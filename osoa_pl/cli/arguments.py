@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from osoa_pl.errors import UsageError
+
+MOST_JOBS = 4
+"""Processes that are started without being asked for."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,8 +112,10 @@ def add_json(parser: Any) -> None:
 def add_jobs(parser: Any) -> None:
     """--jobs."""
     parser.add_argument(
-        "-j", "--jobs", type=whole(1, 1024), default=1, metavar="N",
-        help="shards at a time, a process each (default: 1); the bytes do not depend on it",
+        "-j", "--jobs", type=whole(1, 1024), default=min(os.cpu_count() or 1, MOST_JOBS),
+        metavar="N",
+        help="shards at a time, a process of some 1 GB each (default: as there are cores, at most "
+        f"{MOST_JOBS}); the bytes do not depend on it",
     )  # fmt: skip
 
 

@@ -129,6 +129,7 @@ class LocalAutoregressive:
             if network_int8.is_exact()
             else network.CompiledNetwork(shape, self._pool)
         )
+        self._blocks = vnni.AVAILABLE and isinstance(self._network, network_int8.Int8Network)
         self._quantised: network.Quantised | None = None
         self._outputs: Tensor | None = None
         self._seen: Tensor | None = None
@@ -184,8 +185,41 @@ class LocalAutoregressive:
         return x, pixels, torch.from_numpy(self._predictors), torch.from_numpy(self._copies)
 
     def _forward(self, batch: TileBatch) -> Tensor:
-        self._outputs, self._seen = self._network.forward(self._features(batch), self._current())
+        features, state = self._features(batch), self._current()
+        if self._blocks:
+            passed = self._room(features.numpy())
+            ranges = self._pool.ranges(len(features))
+            largest = self._no_maxima(len(ranges))
+            weights = self._wavefront_weights()
+            self._pool.each(
+                [
+                    partial(wavefront.forward_batch, *ends, weights, passed, largest[thread])
+                    for thread, ends in enumerate(ranges)
+                ]
+            )
+            self._adopt(passed, largest)
+        else:
+            self._outputs, self._seen = self._network.forward(features, state)
+        assert self._outputs is not None
         return self._outputs
+
+    def _room(self, features: np.ndarray) -> wavefront.Passed:
+        """Room for a forward pass of pixels with these features."""
+        rows, layers = len(features), 2 * self.config.depth + 1
+        return wavefront.Passed(
+            features,
+            np.empty((layers, rows, self.config.width), np.int8),
+            np.empty((rows, self.config.outputs), np.float32),
+        )
+
+    def _no_maxima(self, threads: int) -> np.ndarray:
+        return np.zeros((threads, 2 * self.config.depth + 1, self.config.width), np.float32)
+
+    def _adopt(self, passed: wavefront.Passed, largest: np.ndarray) -> None:
+        """Keep a forward pass that was made for the gradient, with maxima [threads, layers, W]."""
+        self._network.adopt(torch.from_numpy(passed.features), torch.from_numpy(passed.inputs))
+        self._outputs = torch.from_numpy(passed.outputs)
+        self._seen = torch.from_numpy(largest.max((0, 2)))
 
     def intervals(self, batch: TileBatch) -> tuple[np.ndarray, np.ndarray]:
         """(start, frequency) uint32 [pixels, channels] at 2^-20 under the current state."""
@@ -243,13 +277,7 @@ class LocalAutoregressive:
 
         The kernel is given before(thread), weights, what is passed, activation maxima, `after`.
         """
-        rows, layers = len(features), 2 * self.config.depth + 1
-        passed = wavefront.Passed(
-            features,
-            np.empty((layers, rows, self.config.width), np.int8),
-            np.empty((rows, self.config.outputs), np.float32),
-        )
-        largest = np.zeros((threads, layers, self.config.width), np.float32)
+        passed, largest = self._room(features), self._no_maxima(threads)
         weights = self._wavefront_weights()
         calls = [
             partial(kernel, *before(thread), weights, passed, largest[thread], *after)
@@ -258,9 +286,7 @@ class LocalAutoregressive:
         self._outputs = None
         if not all(self._pool.each(calls)):
             return False
-        self._network.adopt(torch.from_numpy(features), torch.from_numpy(passed.inputs))
-        self._outputs = torch.from_numpy(passed.outputs)
-        self._seen = torch.from_numpy(largest.max((0, 2)))
+        self._adopt(passed, largest)
         return True
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:

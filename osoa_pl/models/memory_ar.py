@@ -216,7 +216,7 @@ def _density(config: MemoryConfig) -> Density:
 FAMILY = Family(
     "memory_ar", MemoryConfig, _build, _density,
     settings={
-        "batch_pixels": 2048, "first_pixels": 512, "first_batches": 128, "segment_batches": 256,
+        "batch_pixels": 1024, "first_pixels": 512, "first_batches": 128, "segment_batches": 256,
         "streams": GROUPS,
     },
     step_sizes=(4e-4, 8e-4),
@@ -225,8 +225,12 @@ FAMILY = Family(
         1: {
             "batch_pixels": 4096, "first_pixels": 1024, "first_batches": 1, "segment_batches": 64,
         },
+        2: {
+            "batch_pixels": 2048, "first_pixels": 1024, "first_batches": 1, "segment_batches": 128,
+            "gradient_stride": 2,
+        },
         4: {},
-        6: {"batch_pixels": 1024},
-        7: {"batch_pixels": 512, "segment_batches": 512},
+        6: {"batch_pixels": 512, "segment_batches": 512},
+        7: {"batch_pixels": 256, "first_pixels": 256, "segment_batches": 1024},
     },
 )  # fmt: skip

@@ -98,7 +98,7 @@ def quantise(
     shape: NetworkShape, flat: Tensor, activation_max: Tensor, feature_step: float
 ) -> Quantised:
     """Round the master weights; activation_max f32 [2*depth+1] gives the frozen input scales."""
-    steps = [float(quantize.power_of_two_step(m, ACTIVATION_BITS)) for m in activation_max]
+    steps = [quantize.step_of(largest, ACTIVATION_BITS) for largest in activation_max.tolist()]
     return quantise_layers(shape.views(flat), [feature_step, *steps])
 
 
@@ -129,7 +129,7 @@ def _rounded(weight: Tensor, bits: int) -> tuple[Tensor, float]:
 def check_range(state: Quantised) -> None:
     """Raises CoderError for weights whose outputs might not be finite: no interval has a NaN."""
     scales = [w * x for w, x in zip(state.weight_steps, state.input_steps, strict=True)]
-    largest = torch.stack([bias.abs().amax() for bias in state.biases]).amax().item()
+    largest = torch.cat(state.biases).abs().amax().item()
     if not (max(scales) <= _MAX_SCALE and largest <= _MAX_BIAS):
         raise CoderError("the model's weights or activations are out of range")
 

@@ -205,14 +205,17 @@ class Int8Network:
     ) -> None:  # fmt: skip
         """Write a layer's gradients of weight and bias from its rounded gradient int8 [P, out]."""
         weight, bias = into
-        with single_torch_thread():
-            if index == 0:
-                # the first layer's inputs have a sign: float32 partial sums
-                weight.copy_(row_products(gq.float(), self._inputs[0])).mul_(scale)
+        inputs, kernel = self._inputs[index], compiled_int8.weight_gradient
+        if index == 0:  # these have a sign
+            features, kernel = inputs, compiled_int8.first_weight_gradient
+            inputs = self._buffer("halves", len(gq), 2 * features.shape[1], torch.int8)
+            if not compiled_int8.split_features(features.numpy(), inputs.numpy()):
+                weight.copy_(row_products(gq.float(), features)).mul_(scale)
                 bias.copy_(torch.from_numpy(sums)).mul_(step)
                 return
-            product = torch._int_mm(gq.t(), self._inputs[index])
-        compiled_int8.weight_gradient(
+        with single_torch_thread():
+            product = torch._int_mm(gq.t(), inputs)
+        kernel(
             product.numpy(), sums, np.float32(scale), np.float32(step), weight.numpy(),
             bias.numpy(),
         )  # fmt: skip

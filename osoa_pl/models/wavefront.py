@@ -41,6 +41,7 @@ from osoa_pl.models.features import RADIUS, pixel_features
 _ZERO = np.float32(0.0)
 _ROUND = np.float32(12582912.0)
 _COPIES = 6
+_BLOCK = 32  # pixels whose operands stay in the cache from layer to layer
 _OPERAND, _SUM = (np.int16, np.int32) if vnni.AVAILABLE else (np.float32, np.float32)
 
 
@@ -182,6 +183,22 @@ def forward_rows(count, pixels, rows, weights, passed, largest):  # type: ignore
         for j in range(outputs):
             h = np.float32(product[j]) * scale
             row[j] = h + weights.last_bias[j]
+
+
+@njit(**BORROWED)
+def _forward_blocks(begin, end, pixels, rows, weights, passed, largest):  # type: ignore[no-untyped-def]
+    for first in range(begin, end, _BLOCK):
+        count = min(_BLOCK, end - first)
+        for n in range(count):
+            pixels[n] = first + n
+        forward_rows(count, pixels, rows, weights, passed, largest)
+
+
+@njit(cache=True, nogil=True)
+def forward_batch(begin, end, weights, passed, largest):  # type: ignore[no-untyped-def]
+    """`forward_rows` of pixels begin .. end - 1, all of whose features are known."""
+    rows = make_rows(_BLOCK, weights, passed)
+    _forward_blocks(begin, end, np.empty(_BLOCK, np.int64), rows, weights, passed, largest)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -46,8 +46,10 @@ def test_every_effort_comes_back(effort: int, checkpoint_path: str, tmp_path: Pa
 def test_more_effort_takes_smaller_batches() -> None:
     family = find("memory_ar")
     sizes = [family.suited(effort)["batch_pixels"] for effort in EFFORTS]
-    assert sizes == [4096, 4096, 4096, 2048, 2048, 1024, 512, 512, 512]
-    assert family.suited(None)["batch_pixels"] == 2048
+    assert sizes == [4096, 2048, 2048, 1024, 1024, 512, 256, 256, 256]
+    strides = [family.suited(effort).get("gradient_stride", 1) for effort in EFFORTS]
+    assert strides == [1, 2, 2, 1, 1, 1, 1, 1, 1]
+    assert family.suited(None)["batch_pixels"] == 1024
     assert find("local_ar").suited(9) == {}
 
 
