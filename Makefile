@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# tests in a process for each core, at most four
+SPREAD := -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo check test test-slow wheel bench clean
@@ -29,10 +31,10 @@ check: setup  ## lint, format, types, spelling
 	$(BIN)/codespell --skip '*.bin,*.osoa' osoa_pl tests docs scripts benchmarks demo README.md CHANGELOG.md
 
 test: setup  ## the tests that take minutes in all
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' $(SPREAD)
 
 test-slow: setup  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 wheel: setup  ## build a wheel, install it alone, round-trip with it
 	$(BIN)/python tests/wheel_round_trip.py

@@ -58,3 +58,66 @@ def test_matrix_product_is_exact_at_its_bound(rows):
     out = np.empty((rows, 12), np.float32)
     compiled.matmul_rows(0, rows, x, weights, out)
     np.testing.assert_array_equal(out, x.astype(np.float64) @ weights.astype(np.float64))
+
+
+@njit
+def _integers(x, a, b):
+    nearest, quotients = np.empty(len(x), np.int64), np.empty(len(a), np.int64)
+    for i in range(len(x)):
+        nearest[i] = compiled.nearest64(x[i])
+    for i in range(len(a)):
+        quotients[i] = compiled.quotient64(a[i], b[i])
+    return nearest, quotients
+
+
+def test_integers_from_floats():
+    rng = np.random.default_rng(1)
+    x = np.concatenate([np.arange(-9, 9) + 0.5, rng.normal(0, 1e9, 10000), [2.0**50, -(2.0**50)]])
+    b = np.concatenate([rng.integers(1, 1 << 30, 20000), [1, 1, 3, (1 << 52) - 1]])
+    a = np.concatenate(
+        [b[:10000] * rng.integers(0, 1 << 22, 10000), rng.integers(0, 1 << 52, 10000)]
+    )
+    a[:5000] -= a[:5000] > 0  # just below a multiple
+    a = np.concatenate([a, [0, (1 << 53) - 2, (1 << 53) - 4, (1 << 52) - 1]])
+    nearest, quotients = _integers(x, a, b)
+    np.testing.assert_array_equal(nearest, np.rint(x).astype(np.int64))
+    np.testing.assert_array_equal(quotients, a // b)
+
+
+@pytest.mark.parametrize("bits", [7, 9, 13])
+def test_matrices_are_rounded_as_the_eager_ones(bits):
+    generator = torch.Generator().manual_seed(bits)
+    x = torch.randn(3, 50, generator=generator) * torch.tensor([[1e-3], [7.0], [1e-30]])
+    x[1, 4] = -100.0
+    flat = torch.cat([torch.zeros(3, 2), x], 1).view(-1)
+    factors = np.array([1.0, 0.25, 8.0], np.float32)
+    out, steps = np.empty((3, 50), np.float32), np.empty(3, np.float32)
+    assert compiled.round_matrices(flat.numpy(), 2, 52, factors, bits, out, steps)
+    scaled = x * torch.from_numpy(factors).view(3, 1)
+    expected = quantize.power_of_two_step(scaled.abs().amax(1, keepdim=True), bits)
+    np.testing.assert_array_equal(steps, expected.view(-1).numpy())
+    found = quantize.quantize_nearest(scaled, expected, bits)
+    np.testing.assert_array_equal(out, found.numpy())
+    scaled_back = np.zeros(3 * 52, np.float32)
+    compiled.scale_matrices(out, steps, scaled_back, 2, 52)
+    np.testing.assert_array_equal(scaled_back.reshape(3, 52)[:, 2:], (found * expected).numpy())
+    for wrong in (np.inf, -np.inf, np.nan):
+        flat[70] = wrong
+        assert not compiled.round_matrices(flat.numpy(), 2, 52, factors, bits, out, steps)
+
+
+def test_step_of_one_number():
+    numbers = [0.0, 1e-30, 2.0**-40, 0.3, 0.5, 1.0, 255.0, 2.0**60, float("inf")]
+    for bits in (1, 7, 20):
+        found = [quantize.step_of(number, bits) for number in numbers]
+        assert found == quantize.power_of_two_step(torch.tensor(numbers), bits).tolist()
+
+
+def test_features_are_split_where_they_fit():
+    features = np.arange(-256, 256, dtype=np.float32).reshape(64, 8)
+    out = np.empty((64, 16), np.int8)
+    assert compiled_int8.split_features(features, out)
+    np.testing.assert_array_equal(2.0 * out[:, :8] + out[:, 8:], features)
+    for wrong in (-257.0, 256.0):
+        features[5, 5] = wrong
+        assert not compiled_int8.split_features(features, out)
