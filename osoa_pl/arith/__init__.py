@@ -9,7 +9,7 @@ machine, the library version or the number of threads:
 * `layers`: linear and convolution layers built on these; `optim`: Adam, SGD, clipping, digests;
 * `engines`: which kernels this machine may use, `diagnosis` reports it;
 * `checker`: the guard that tests run under;
-* `compiled`: compiled twins of the inner loops (imported on request).
+* `compiled`: compiled twins of the inner loops (imported on request); `threads` runs them.
 """
 
 from osoa_pl.arith.checker import OperationChecker, OperationRefused
