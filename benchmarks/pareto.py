@@ -26,8 +26,9 @@ from osoa_pl.report.bench import compare
 
 SETS = ("satellite_64", "trafficsigns_32", "freedoom_flats_64", "nuclei_96")
 POINTS = (
-    ("local", "none", 5), ("local", "auto", 5), ("base", "auto", 1), ("base", "auto", 2),
-    ("base", "auto", 5), ("base", "auto", 7),
+    ("local", "none", 5), ("local", "auto", 5), ("tiny", "auto", 1), ("tiny", "auto", 2),
+    ("base", "auto", 1), ("base", "auto", 2), ("base", "auto", 5), ("base", "auto", 7),
+    ("large", "auto", 5),
 )  # fmt: skip
 RIVALS = ("png", "webp", "jxl-e7", "jxl-e9", "xz")
 
