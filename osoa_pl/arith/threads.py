@@ -86,7 +86,7 @@ class Together:
             self._running += more
 
 
-_ROWS_EACH = 512
+_ROWS_EACH = 1024
 """Rows that are worth waking another thread."""
 
 

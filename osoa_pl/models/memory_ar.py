@@ -28,7 +28,7 @@ from osoa_pl.models.recall import (
     Work,
     extra_features,
     group_order,
-    of_rows,
+    group_tiles,
     recall_group,
 )
 
@@ -132,7 +132,7 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
                 partial(
                     recall_group, self.memory.tables, work, batch.table, batch.channels, group, on
                 )
-                for group in range(GROUPS)
+                for group in _filled_groups(batch)
             ]
         )
         self._looked = batch, work
@@ -148,14 +148,18 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
         return np.concatenate([np.zeros(0, np.int64), *orders])
 
     def _head_tables(self, batch: TileBatch, rows: slice = slice(None)) -> tuple[Any, ...]:
-        return of_rows(self.look(batch), rows), self.memory.colours.tree
+        return _of_rows(self.look(batch), rows), self.memory.colours.tree
 
     def decode(self, batch: TileBatch, decoder: StreamDecoder) -> bool:
         """Fill in the batch's pixels; False when a stream has run out of words."""
         work = self.memory.begin(batch, self.config.inputs)
         self._looked = batch, work
         # in one stream the second group follows the first
-        together = decoder.streams >= GROUPS and self._pool.threads >= GROUPS
+        together = (
+            decoder.streams >= GROUPS
+            and self._pool.threads >= GROUPS
+            and len(_filled_groups(batch)) == GROUPS
+        )
 
         def before(thread: int) -> tuple[Any, ...]:
             first, end = (thread, thread + 1) if together else (0, GROUPS)
@@ -178,6 +182,18 @@ class MemoryAutoregressive(local_ar.LocalAutoregressive):
         if self._looked is not None:
             self.remember(self._looked[0])
         super().advance()
+
+
+def _of_rows(work: Work, rows: slice) -> Work:
+    """What the head needs of some pixels, in contiguous arrays; the rest as it is."""
+    names = ("predictors", "counts", "columns", "values", "offsets")
+    return work._replace(**{n: np.ascontiguousarray(getattr(work, n)[rows]) for n in names})
+
+
+def _filled_groups(batch: TileBatch) -> list[int]:
+    """Groups that have a tile."""
+    ends = [group_tiles(len(batch.table), group) for group in range(GROUPS)]
+    return [group for group, (begin, end) in enumerate(ends) if begin < end]
 
 
 def _build(

@@ -24,7 +24,7 @@ from osoa_pl.models.network import (
     row_products,
 )
 
-_ROWS_BESIDE = 1024  # with fewer, handing a product to another thread costs what it saves
+_ROWS_BESIDE = 2048  # with fewer, handing a product to another thread costs what it saves
 
 
 def is_exact() -> bool:

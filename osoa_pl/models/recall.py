@@ -145,12 +145,6 @@ class Work(NamedTuple):
     """Scratch of each group: [groups, 3], [groups, 3], [groups, 6]."""
 
 
-def of_rows(work: Work, rows: slice) -> Work:
-    """What the head needs of some pixels, in contiguous arrays; the rest as it is."""
-    names = ("predictors", "counts", "columns", "values", "offsets")
-    return work._replace(**{n: np.ascontiguousarray(getattr(work, n)[rows]) for n in names})
-
-
 @njit(inline="always")
 def _mix(h, value):  # type: ignore[no-untyped-def]
     h = (h ^ np.uint64(value)) * np.uint64(0x9E3779B97F4A7C15)

@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def words(folder: Path, checkpoint_path: str) -> tuple[Any, ...]:
-    return ("compress", folder, "--checkpoint", checkpoint_path, *OPTIONS)
+    return ("compress", folder, "--checkpoint", checkpoint_path, *OPTIONS, "--jobs", 1)
 
 
 @pytest.fixture(scope="module")

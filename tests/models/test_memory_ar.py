@@ -80,7 +80,7 @@ def test_forward_passes_in_blocks_and_by_layers_agree(channels):
     models = [made(MemoryAutoregressive, channels, threads=threads) for threads in (1, 2)]
     models[1]._blocks = False  # as where the processor has no 16-bit products
     for counter in range(2):
-        batch = batch_of(channels, picture, counter, [(40, 30), (1, 3)])
+        batch = batch_of(channels, picture, counter, [(70, 30), (1, 3)])
         for ours, theirs in zip(*(m.intervals(batch) for m in models)):
             np.testing.assert_array_equal(ours, theirs)
         assert torch.equal(*(learn(m, batch, counter) for m in models))
