@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--embed-checkpoint", action="store_true",
-        help="put the checkpoint into the archive (base: 1.0 MB)",
+        help="put the checkpoint into the archive (base: 1.3 MB)",
     )  # fmt: skip
     model.add_argument(
         "--adaptation", type=one_of("auto", "online", "none"), default="auto", metavar="HOW",
@@ -84,7 +84,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--segment", type=whole(1, 1 << 20), metavar="BATCHES",
-        help="batches in a segment, the unit of damage and of memory (default: 64)",
+        help="batches in a segment, the unit of damage and of memory (default: 64 to 1024, by "
+        "model and effort)",
     )  # fmt: skip
     model.add_argument(
         "--model-only", action="store_true",
