@@ -49,8 +49,8 @@ def compress(
     or `auto` (the smallest of `none`, the best of some step sizes, and xz; `effort`, 1 to 9, says
     how many are tried and how far: `online.auto.search`). settings: sizes of batches and segments,
     or those that differ from what suits the checkpoint's family. shard: images that are coded as
-    one trajectory (default: some 50 MB of samples). jobs: processes that code shards side by side;
-    the bytes do not depend on it. times: keep times of change, and folders. model_only: code every
+    one trajectory (default: equal parts, each up to 50 MB). jobs: processes that code shards side
+    by side; the bytes do not depend on it. times: keep times of change, and folders. model_only: code every
     picture through the model, also where xz, a copy or the file itself is smaller. resume: continue
     a run that was ended early; `verify`: decode all before `out` appears.
 

@@ -447,6 +447,7 @@ def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]]
     parts: list[list[Piece]] = [[]]
     spans = [0]
     number = position = samples = 0
+    limit = _even_limit(entries)
     for index, entry in enumerate(entries):
         item = entry.item
         if not item.count:
@@ -458,7 +459,7 @@ def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]]
             if shard is not None:
                 room = min(room, shard - spans[-1])
             elif item.same == -1:
-                room = min(room, max(int(not samples), (SHARD_SAMPLES - samples) // each))
+                room = min(room, max(int(not samples), (limit - samples) // each))
             if room <= 0:
                 parts.append([])
                 spans.append(0)
@@ -472,6 +473,15 @@ def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]]
         number += item.count
         position += item.raw_bytes
     return parts, spans
+
+
+def _even_limit(entries: Sequence[Entry]) -> int:
+    """Samples of a part such that as few as `SHARD_SAMPLES` allows are about equally large."""
+    own = [entry.item for entry in entries if entry.item.count and entry.item.same == -1]
+    total = sum(item.raw_bytes for item in own)
+    even = -(-total // max(1, -(-total // SHARD_SAMPLES)))
+    largest = max((item.raw_bytes // item.count for item in own), default=0)
+    return min(SHARD_SAMPLES, even + largest)
 
 
 def _settings(

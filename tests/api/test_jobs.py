@@ -23,6 +23,7 @@ import osoa_pl
 from osoa_pl.api import workers
 from osoa_pl.api.compress import compress
 from osoa_pl.api.workers import CodePart, DecodePart
+from osoa_pl.data.collection import Collection
 from osoa_pl.errors import DamagedArchiveError, InputError, OsoaError, UsageError
 from osoa_pl.online.plan import BatchSettings
 
@@ -473,3 +474,17 @@ def test_only_a_parts_own_pictures_travel(checkpoint_path):
         for ours, theirs in zip(back.pieces, pieces, strict=True):
             for one, other in zip(ours.pictures(), theirs.pictures(), strict=True):
                 assert np.array_equal(one[0], other[0])
+
+
+def test_parts_are_about_equal(tmp_path, monkeypatch):
+    from osoa_pl.api import job
+
+    monkeypatch.setattr(job, "SHARD_SAMPLES", 10_000)
+    for count in (1, 9, 11, 13, 25):
+        rng = np.random.default_rng(count)
+        images = rng.integers(0, 256, (count, 20, 50), np.uint8)
+        entries = Collection.from_arrays(images).entries
+        parts, spans = job._cut(entries, None)
+        sizes = [sum(piece.count for piece in part) for part in parts]
+        assert sizes == spans and sum(sizes) == count
+        assert len(sizes) == -(-count // 10) and max(sizes) - min(sizes) <= 2
