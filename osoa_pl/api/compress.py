@@ -51,8 +51,8 @@ def compress(
     or those that differ from what suits the checkpoint's family. shard: images that are coded as
     one trajectory (default: equal parts, each up to 50 MB). jobs: processes that code shards side
     by side; the bytes do not depend on it. times: keep times of change, and folders. model_only:
-    code every picture through the model, also where xz, a copy or the file itself is smaller. resume: continue
-    a run that was ended early; `verify`: decode all before `out` appears.
+    code every picture through the model, also where xz, a copy or the file itself is smaller.
+    resume: continue a run that was ended early; `verify`: decode all before `out` appears.
 
     The same input and options give the same segments, on any machine and number of threads and
     jobs (what passes through zlib and xz may differ between their versions).

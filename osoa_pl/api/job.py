@@ -34,7 +34,7 @@ from osoa_pl.api.part import (
     PartResult,
     code_part,
 )
-from osoa_pl.api.pieces import Piece, check_unchanged
+from osoa_pl.api.pieces import Piece, check_unchanged, even_limit
 from osoa_pl.data import files
 from osoa_pl.data.collection import Collection, Entry, collect
 from osoa_pl.data.listing import list_inputs
@@ -447,7 +447,7 @@ def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]]
     parts: list[list[Piece]] = [[]]
     spans = [0]
     number = position = samples = 0
-    limit = _even_limit(entries)
+    limit = even_limit((entry.item for entry in entries), SHARD_SAMPLES)
     for index, entry in enumerate(entries):
         item = entry.item
         if not item.count:
@@ -473,15 +473,6 @@ def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]]
         number += item.count
         position += item.raw_bytes
     return parts, spans
-
-
-def _even_limit(entries: Sequence[Entry]) -> int:
-    """Samples of a part such that as few as `SHARD_SAMPLES` allows are about equally large."""
-    own = [entry.item for entry in entries if entry.item.count and entry.item.same == -1]
-    total = sum(item.raw_bytes for item in own)
-    even = -(-total // max(1, -(-total // SHARD_SAMPLES)))
-    largest = max((item.raw_bytes // item.count for item in own), default=0)
-    return min(SHARD_SAMPLES, even + largest)
 
 
 def _settings(

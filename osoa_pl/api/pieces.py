@@ -10,7 +10,7 @@ from osoa_pl.data.collection import Entry
 from osoa_pl.data.files import describe
 from osoa_pl.data.planes import Planes
 from osoa_pl.errors import InputError
-from osoa_pl.types import MODES, Form, Mode, form_of
+from osoa_pl.types import MODES, Form, Item, Mode, form_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +80,12 @@ def check_unchanged(entries: Iterable[Entry]) -> None:
             raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
         if (status.st_size, status.st_mtime_ns) != (entry.size, entry.stamp):
             raise InputError(f"{describe(entry.origin)}: changed while it was read")
+
+
+def even_limit(items: Iterable[Item], most: int) -> int:
+    """Samples of a part such that as few parts as `most` samples allow are about equally large."""
+    own = [item for item in items if item.count and item.same == -1]
+    total = sum(item.raw_bytes for item in own)
+    even = -(-total // max(1, -(-total // most)))
+    largest = max((item.raw_bytes // item.count for item in own), default=0)
+    return min(most, even + largest)
