@@ -145,23 +145,12 @@ def first_weight_gradient(product, sums, scale, step, weight, bias):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def split_limbs(weights, forward, backward, offset):  # type: ignore[no-untyped-def]
-    """Limbs (high | low) of integer weights f32 [o, i]: w = 4 * high + low, low in 0..3.
-
-    forward int8 [i, 2o] has them transposed, backward int8 [o, 2i] as they are; offset int32 [o]
-    is 128 * the sum of a row.
-    """
-    outputs, inputs = weights.shape
-    for o in range(outputs):
-        total = np.int32(0)
-        for i in range(inputs):
-            whole = np.int32(weights[o, i])
+def split_limbs(weights, limbs):  # type: ignore[no-untyped-def]
+    """Limbs int8 [n, 2m] (high | low) of integers f32 [n, m]: w = 4 * high + low, low in 0..3."""
+    rows, columns = weights.shape
+    for r in range(rows):
+        for c in range(columns):
+            whole = np.int32(weights[r, c])
             high = whole >> 2
-            backward[o, i] = np.int8(high)
-            backward[o, inputs + i] = np.int8(whole - 4 * high)
-            total += whole
-        offset[o] = np.int32(128) * total
-    for i in range(inputs):
-        for o in range(outputs):
-            forward[i, o] = backward[o, i]
-            forward[i, outputs + o] = backward[o, inputs + i]
+            limbs[r, c] = np.int8(high)
+            limbs[r, columns + c] = np.int8(whole - 4 * high)

@@ -87,7 +87,7 @@ class Together:
 
 
 _ROWS_EACH = 1024
-"""Rows that are worth waking another thread."""
+"""Rows for each thread that is worth waking: with fewer it costs what it saves."""
 
 
 class RowPool:
@@ -106,9 +106,13 @@ class RowPool:
         """Threads to use now."""
         return max(1, self._most // Together.running())
 
+    def _worth(self, rows: int) -> int:
+        """How many threads are worth using for so many rows."""
+        return max(1, min(self.threads, rows // _ROWS_EACH))
+
     def ranges(self, rows: int) -> list[tuple[int, int]]:
         """At most `threads` contiguous ranges that cover [0, rows)."""
-        parts = max(1, min(self.threads, rows // _ROWS_EACH))
+        parts = self._worth(rows)
         cuts = [rows * i // parts for i in range(parts + 1)]
         return list(zip(cuts[:-1], cuts[1:], strict=True))
 
@@ -120,9 +124,9 @@ class RowPool:
         first = calls[0]()
         return [first] + [future.result() for future in futures]
 
-    def later(self, call: Callable[[], Any]) -> Future[Any]:
-        """Begin a call beside what the caller does next, where there is a thread for it."""
-        if self._executor is not None and self.threads > 1:
+    def later(self, call: Callable[[], Any], rows: int) -> Future[Any]:
+        """Make a call over so many rows beside what the caller does next, or now if it is small."""
+        if self._executor is not None and self._worth(rows) > 1:
             return self._executor.submit(call)
         made: Future[Any] = Future()
         made.set_result(call())
@@ -136,9 +140,9 @@ class RowPool:
             return
         self.each([partial(kernel, b, e, *arguments) for b, e in ranges])
 
-    def run_each(self, kernel: Callable[..., None], count: int, *arguments: Any) -> None:
-        """kernel(begin, end, *arguments) over few things that are much work each."""
-        parts = min(self.threads, count)
+    def run_each(self, kernel: Callable[..., None], count: int, rows: int, *arguments: Any) -> None:
+        """kernel(begin, end, *arguments) over few things, each of them work of so many rows."""
+        parts = min(self._worth(rows), count)
         cuts = [count * i // parts for i in range(parts + 1)]
         self.each([partial(kernel, b, e, *arguments) for b, e in zip(cuts, cuts[1:])])
 

@@ -122,6 +122,16 @@ def lane_scales(lanes, columns, channel, mixtures, fixed, terms):  # type: ignor
 
 
 @njit(inline="always")
+def lane_logistics(lanes, columns, channels, mixtures, fixed, terms, floats, integers):  # type: ignore[no-untyped-def]
+    """Weights and inverse scales of all channels' logistics: what waits for no value."""
+    for c in range(channels):
+        first = mixtures * c
+        lane_softmax(lanes, columns, 3 * first, mixtures, fixed, first, floats, integers)
+        lane_weights(lanes, mixtures, 14, fixed, first, integers)
+        lane_scales(lanes, columns, c, mixtures, fixed, terms)
+
+
+@njit(inline="always")
 def lane_means(lanes, columns, channel, channels, mixtures, fixed, terms, floats):  # type: ignore[no-untyped-def]
     """Means of one channel's logistics, relative to the predictor, where residuals are known."""
     at = 3 * mixtures * channel + mixtures
@@ -243,12 +253,8 @@ def update_copies(value, mass, channel, copy_weights, copies):  # type: ignore[n
 @njit(inline="always")
 def lane_intervals(lanes, columns, channels, mixtures, fixed, terms, floats, integers):  # type: ignore[no-untyped-def]
     """LOW and HIGH of all channels and what they are made of."""
+    lane_logistics(lanes, columns, channels, mixtures, fixed, terms, floats, integers)
     for c in range(channels):
-        lane_softmax(
-            lanes, columns, 3 * mixtures * c, mixtures, fixed, mixtures * c, floats, integers
-        )
-        lane_weights(lanes, mixtures, 14, fixed, mixtures * c, integers)
-        lane_scales(lanes, columns, c, mixtures, fixed, terms)
         lane_means(lanes, columns, c, channels, mixtures, fixed, terms, floats)
         lane_masses(lanes, c, mixtures, fixed, integers)
 

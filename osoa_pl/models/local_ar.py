@@ -185,10 +185,10 @@ class LocalAutoregressive:
         return x, pixels, torch.from_numpy(self._predictors), torch.from_numpy(self._copies)
 
     def _forward(self, batch: TileBatch) -> Tensor:
-        features, state = self._features(batch), self._current()
+        x = self._features(batch)
         if self._blocks:
-            passed = self._room(features.numpy())
-            ranges = self._pool.ranges(len(features))
+            passed = self._room(x.numpy())
+            ranges = self._pool.ranges(len(x))
             largest = self._no_maxima(len(ranges))
             weights = self._wavefront_weights()
             self._pool.each(
@@ -199,7 +199,7 @@ class LocalAutoregressive:
             )
             self._adopt(passed, largest)
         else:
-            self._outputs, self._seen = self._network.forward(features, state)
+            self._outputs, self._seen = self._network.forward(x, self._current())
         assert self._outputs is not None
         return self._outputs
 

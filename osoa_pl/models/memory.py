@@ -41,7 +41,6 @@ _FIRST_TRIES = 24
 _MOST_SHAPES = 256  # shapes of tile whose last one and mean are kept
 _MEAN_SAMPLES = 1 << 18  # of the largest tile that has a mean
 _MEAN_WINDOW = 32
-_MANY_PIXELS = 2048  # that are worth waking another thread
 
 
 @njit(**BORROWED)
@@ -171,10 +170,9 @@ class MemoryState:
             tile = work.packed[base : base + (height + RADIUS) * stride].reshape(-1, stride)
             truths[first : first + height * width] = tile[RADIUS:, RADIUS:-RADIUS].reshape(-1)
         self._learn_trust(work, truths)
-        if batch.pixels < _MANY_PIXELS:
-            insert_rows(0, LASTING, self.tables.entries, work.hashes, truths)
-        else:
-            self.pool.run_each(insert_rows, LASTING, self.tables.entries, work.hashes, truths)
+        self.pool.run_each(
+            insert_rows, LASTING, batch.pixels, self.tables.entries, work.hashes, truths
+        )
         for index, (offset, height, width, _) in enumerate(batch.table.tolist()):
             self._note(batch, work, index, (int(batch.rows[index]), height, width), offset)
         self.colours.take(truths)

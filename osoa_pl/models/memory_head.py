@@ -89,6 +89,24 @@ def part_exponentials(end, exponents, q):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
+def load_known(  # type: ignore[no-untyped-def]
+    first, lanes, outputs, pixels, predictors, counts, part_columns, offsets, on, columns, floats,
+    integers, exponents, q, places,
+):  # fmt: skip
+    """Put pixels first .. first + lanes - 1, whose values are known, in lanes, and their parts."""
+    used = 0
+    for i in range(lanes):
+        p = first + i
+        load_outputs(outputs, p, i, columns)
+        load_pixel(pixels, predictors, p, i, floats, integers)
+        used = load_parts(
+            outputs[p], columns.shape[0], on, counts[p], part_columns[p], offsets[p], i, used,
+            exponents, places,
+        )  # fmt: skip
+    part_exponentials(used, exponents, q)
+
+
+@njit(inline="always")
 def part_total(lane, on, count, q, places):  # type: ignore[no-untyped-def]
     """Sum of a lane's q, of which that of the colours is 0 while they are off."""
     first = places[_FIRST, lane]
@@ -221,16 +239,10 @@ def interval_rows(  # type: ignore[no-untyped-def]
     on = colours.values[0].shape[0] > 0
     for first in range(begin, end, LANES):
         lanes = min(LANES, end - first)
-        used = 0
-        for i in range(lanes):
-            p = first + i
-            load_outputs(outputs, p, i, columns)
-            load_pixel(pixels, work.predictors, p, i, floats, integers)
-            used = load_parts(
-                outputs[p], at, on, work.counts[p], work.columns[p], work.offsets[p], i, used,
-                exponents, places,
-            )  # fmt: skip
-        part_exponentials(used, exponents, q)
+        load_known(
+            first, lanes, outputs, pixels, work.predictors, work.counts, work.columns, work.offsets,
+            on, columns, floats, integers, exponents, q, places,
+        )  # fmt: skip
         lane_intervals(lanes, columns, channels, mixtures, fixed, terms, floats, integers)
         for i in range(lanes):
             p = first + i
@@ -302,16 +314,10 @@ def gradient_rows(  # type: ignore[no-untyped-def]
     on = colours.values[0].shape[0] > 0
     for first in range(begin, end, LANES):
         lanes = min(LANES, end - first)
-        used = 0
-        for i in range(lanes):
-            p = first + i
-            load_outputs(outputs, p, i, columns)
-            load_pixel(pixels, work.predictors, p, i, floats, integers)
-            used = load_parts(
-                outputs[p], copy_at, on, work.counts[p], work.columns[p], work.offsets[p], i, used,
-                exponents, places,
-            )  # fmt: skip
-        part_exponentials(used, exponents, q)
+        load_known(
+            first, lanes, outputs, pixels, work.predictors, work.counts, work.columns, work.offsets,
+            on, columns, floats, integers, exponents, q, places,
+        )  # fmt: skip
         for c in range(channels):
             lane_terms(lanes, columns, c, channels, mixtures, fixed, terms, floats, integers)
             if on:

@@ -11,9 +11,7 @@ from osoa_pl.models.compiled_head import (
     LANES,
     PRECISION,
     RESIDUAL,
-    lane_scales,
-    lane_softmax,
-    lane_weights,
+    lane_logistics,
     likely_value,
     load_outputs,
     make_lanes,
@@ -72,12 +70,7 @@ def _load_lanes(  # type: ignore[no-untyped-def]
     part_exponentials(used, exponents, q)
     for i in range(lanes):
         part_weights(i, on, counts[pixels[i]], q, places, weights)
-    for c in range(channels):
-        lane_softmax(
-            lanes, columns, 3 * mixtures * c, mixtures, fixed, mixtures * c, floats, integers
-        )
-        lane_weights(lanes, mixtures, 14, fixed, mixtures * c, integers)
-        lane_scales(lanes, columns, c, mixtures, fixed, terms)
+    lane_logistics(lanes, columns, channels, mixtures, fixed, terms, floats, integers)
 
 
 @njit(inline="always")

@@ -24,8 +24,6 @@ from osoa_pl.models.network import (
     row_products,
 )
 
-_ROWS_BESIDE = 2048  # with fewer, handing a product to another thread costs what it saves
-
 
 def is_exact() -> bool:
     """Whether int8 products may be used here: not forbidden, and known answers passed."""
@@ -56,8 +54,8 @@ def _known_answers(device: torch.device) -> bool:
 class Int8Network:
     """As `network.CompiledNetwork`, for machines on which `is_exact`.
 
-    Each thread runs matrix products and elementwise kernels on its own rows with torch held to one
-    thread: torch's own threads would spin beside ours. Threads meet once a layer, for the maximum.
+    torch is held to one thread: its own would spin beside ours. Forward, each thread runs products
+    and elementwise kernels on its own rows.
     """
 
     def __init__(self, shape: NetworkShape, pool: RowPool) -> None:
@@ -65,7 +63,7 @@ class Int8Network:
         self.pool = pool
         self._buffers: dict[str, Tensor] = {}
         self._inputs: list[Tensor] = []
-        self._prepared: Quantised | None = None
+        self._limbs: dict[str, tuple[Quantised, list[Tensor]]] = {}
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         kept = self._buffers.get(name)
@@ -74,25 +72,24 @@ class Int8Network:
             self._buffers[name] = kept
         return kept[:rows]
 
-    def _prepare(self, state: Quantised) -> None:
-        """Limbs of the weights for both passes; made once per set of weights."""
-        if self._prepared is state:
-            return
-        self._forward_limbs, self._backward_limbs, self._offsets = [], [], []
-        for weight in state.weights[1:]:
-            outputs, inputs = weight.shape
-            forward = torch.empty(inputs, 2 * outputs, dtype=torch.int8)
-            backward = torch.empty(outputs, 2 * inputs, dtype=torch.int8)
-            offset = np.empty(outputs, np.int32)
-            compiled_int8.split_limbs(weight.numpy(), forward.numpy(), backward.numpy(), offset)
-            self._forward_limbs.append(forward)
-            self._backward_limbs.append(backward)
-            self._offsets.append(offset)
-        self._prepared = state
+    def _limbs_of(self, state: Quantised, direction: str) -> list[Tensor]:
+        """Limbs of the layers after the first for "forward" or "backward", once for each state."""
+        kept = self._limbs.get(direction)
+        if kept is None or kept[0] is not state:
+            forward = direction == "forward"
+            made = []
+            for weight in state.weights[1:]:
+                operand = weight.t().contiguous() if forward else weight
+                limbs = torch.empty(len(operand), 2 * operand.shape[1], dtype=torch.int8)
+                compiled_int8.split_limbs(operand.numpy(), limbs.numpy())
+                made.append(limbs)
+            kept = self._limbs[direction] = state, made
+        return kept[1]
 
     def forward(self, features: Tensor, state: Quantised) -> tuple[Tensor, Tensor]:
         """As `network.EagerNetwork.forward`; the result stays valid until the next call."""
-        self._prepare(state)
+        forward_limbs = self._limbs_of(state, "forward")
+        offsets = [128 * weight.sum(1).int().numpy() for weight in state.weights[1:]]
         rows, width = features.shape[0], self.shape.width
         last = 2 * self.shape.depth + 1
         stream = self._buffer("stream", rows, width, torch.float32)
@@ -112,21 +109,21 @@ class Int8Network:
             for layer in range(last):
                 if layer:
                     torch._int_mm(
-                        self._inputs[layer][begin:end], self._forward_limbs[layer - 1],
+                        self._inputs[layer][begin:end], forward_limbs[layer - 1],
                         out=product[begin:end],
                     )  # fmt: skip
                 compiled_int8.quantise_rectified_rows(
-                    begin, end, product.numpy(), self._offsets[layer - 1] if layer else nothing,
+                    begin, end, product.numpy(), offsets[layer - 1] if layer else nothing,
                     np.float32(state.weight_steps[layer] * state.input_steps[layer]),
                     state.biases[layer].numpy(), stream.numpy(), 1 - layer % 2 if layer else 2,
                     np.float32(1.0 / state.input_steps[layer + 1]), ACTIVATION_LIMIT,
                     self._inputs[layer + 1].numpy(), seen[layer],
                 )  # fmt: skip
             torch._int_mm(
-                self._inputs[last][begin:end], self._forward_limbs[last - 1], out=final[begin:end]
+                self._inputs[last][begin:end], forward_limbs[last - 1], out=final[begin:end]
             )
             compiled_int8.outputs_rows(
-                begin, end, final.numpy(), self._offsets[last - 1],
+                begin, end, final.numpy(), offsets[last - 1],
                 np.float32(state.weight_steps[last] * state.input_steps[last]),
                 state.biases[last].numpy(), outputs.numpy(),
             )  # fmt: skip
@@ -149,7 +146,7 @@ class Int8Network:
         Nothing waits for the gradients of weights: where there is a thread, it makes them beside
         the way back through the layers.
         """
-        self._prepare(state)
+        backward_limbs = self._limbs_of(state, "backward")
         flat = torch.empty(self.shape.parameter_count())
         views = self.shape.views(flat)
         rows, width = gradient.shape[0], self.shape.width
@@ -172,13 +169,10 @@ class Int8Network:
             )  # fmt: skip
             scale = step * state.input_steps[index]
             wanted = partial(self._weight_gradient, index, gq, sums, scale, step, views[index])
-            if rows < _ROWS_BESIDE:
-                wanted()
-            else:
-                later.append(self.pool.later(wanted))
+            later.append(self.pool.later(wanted, rows))
             if out is None:
                 return np.float32(0.0)
-            torch._int_mm(gq, self._backward_limbs[index - 1], out=product)
+            torch._int_mm(gq, backward_limbs[index - 1], out=product)
             seen = np.zeros(width, np.float32)
             compiled_int8.masked_gradient_rows(
                 0, rows, product.numpy(), np.float32(step * state.weight_steps[index]),

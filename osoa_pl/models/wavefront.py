@@ -25,7 +25,7 @@ from osoa_pl.models.compiled_head import (
     PRECISION,
     RESIDUAL,
     cumulative,
-    lane_scales,
+    lane_logistics,
     lane_softmax,
     lane_weights,
     likely_value,
@@ -284,11 +284,7 @@ def _decode_steps(  # type: ignore[no-untyped-def]
                     load_outputs(passed.outputs, pixels[n + i], i, columns)
                 lane_softmax(lanes, columns, copy_at, _COPIES + 1, lane_copies, 0, floats, integers)
                 lane_weights(lanes, _COPIES + 1, 16, lane_copies, 0, integers)
-                for c in range(channels):
-                    k = mixtures * c
-                    lane_softmax(lanes, columns, 3 * k, mixtures, fixed, k, floats, integers)
-                    lane_weights(lanes, mixtures, 14, fixed, k, integers)
-                    lane_scales(lanes, columns, c, mixtures, fixed, terms)
+                lane_logistics(lanes, columns, channels, mixtures, fixed, terms, floats, integers)
             for m in range(_COPIES + 1):
                 copy_weights[m] = lane_copies[m, _WEIGHT, lane]
             for c in range(channels):

@@ -66,7 +66,7 @@ def newer_than(settings: BatchSettings, version: int) -> list[str]:
 
 def needed_version(settings: BatchSettings) -> int:
     """The lowest format version whose readers know these settings."""
-    return max([version for name, version in _SINCE.items() if getattr(settings, name) != 1] + [1])
+    return max((_SINCE[name] for name in newer_than(settings, 1)), default=1)
 
 
 @dataclass(frozen=True)

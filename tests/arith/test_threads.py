@@ -58,7 +58,8 @@ def test_after_a_failure_the_others_come_back_and_nothing_begins():
 
 def test_a_pool_gives_later_results_with_any_number_of_threads():
     for threads in (1, 2):
-        assert RowPool(threads).later(lambda: 3).result() == 3
+        for rows in (1, 1 << 20):
+            assert RowPool(threads).later(lambda: 3, rows).result() == 3
 
 
 def test_torch_thread_count_is_left_as_found():

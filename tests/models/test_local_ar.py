@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import picture, small_model
+from sampling import check_sampled_gradients
 
 from osoa_pl.arith.checker import OperationChecker
 from osoa_pl.arith.engines import use_engine
@@ -59,18 +60,7 @@ def test_sampled_gradients(channels, stride):
     fast, slow = model(LocalAutoregressive, channels), model(EagerLocalAutoregressive, channels)
     batches = [batch_of(channels, seed=n) for n in range(5)]
     batches[2] = batch_of(channels, [(2, 1)])
-    for counter, batch in enumerate(batches):
-        fast.intervals(batch)  # its forward pass serves the gradient, the eager one makes its own
-        found = [m.sampled_gradient(batch, 7, counter, stride) for m in (fast, slow)]
-        assert torch.equal(*found)
-        again = fast.sampled_gradient(batch, 7, counter, stride)
-        assert torch.equal(again, found[0])
-        assert not torch.equal(fast.gradient(batch, 7, counter), found[0])
-        for m in (fast, slow):
-            m.parameters.sub_(found[0] * 0.5)
-            m.stepped()
-            m.advance()
-        assert all(torch.equal(a, b) for a, b in zip(fast.state(), slow.state()))
+    check_sampled_gradients(fast, slow, batches, stride)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import picture
+from sampling import check_sampled_gradients
 
 from osoa_pl.arith.engines import use_engine
 from osoa_pl.models import memory, network, recall
@@ -111,18 +112,7 @@ def test_sampled_gradients(channels, stride):
     slow = made(EagerMemoryAutoregressive, channels)
     batches = [batch_of(channels, art, n) for n in range(5)]
     batches[2] = batch_of(channels, art, 2, [(2, 1)])
-    for counter, batch in enumerate(batches):
-        fast.intervals(batch)  # its forward pass serves the gradient, the eager one makes its own
-        found = [m.sampled_gradient(batch, 7, counter, stride) for m in (fast, slow)]
-        assert torch.equal(*found)
-        again = fast.sampled_gradient(batch, 7, counter, stride)
-        assert torch.equal(again, found[0])
-        assert not torch.equal(fast.gradient(batch, 7, counter), found[0])
-        for m in (fast, slow):
-            m.parameters.sub_(found[0] * 0.5)
-            m.stepped()
-            m.advance()
-        assert all(torch.equal(a, b) for a, b in zip(fast.state(), slow.state()))
+    check_sampled_gradients(fast, slow, batches, stride)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
