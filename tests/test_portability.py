@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import osoa_pl
+from osoa_pl.arith.engines import check_rounding
 from osoa_pl.errors import PortabilityError
 
 SCRIPT = Path(__file__).parent / "portability" / "trajectory.py"
@@ -177,6 +178,7 @@ def test_the_bytes_do_not_depend_on_the_device(written):
 
 def test_a_process_that_flushes_subnormal_numbers_is_refused(tmp_path):
     pixels = torch.arange(192, dtype=torch.uint8).view(8, 8, 3).numpy()
+    check_rounding()  # torch's workers exist now: begun later, they would keep the mode for good
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot flush subnormal numbers")
     try:
