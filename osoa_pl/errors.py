@@ -17,6 +17,11 @@ class OsoaError(Exception):
         self.hint = hint
 
 
+def reason(error: Exception) -> str:
+    """The system's words for an error, without its number and the file that messages name."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class UsageError(OsoaError, ValueError):
     """Wrong options, names or values given by the caller."""
 

@@ -32,14 +32,22 @@ def small_memory_model(
     return config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
 
 
-def small_memory_checkpoint(eigenbasis: bool = True) -> bytes:
-    """A checkpoint of both, with its weights in an eigenbasis or not."""
+def small_memory_checkpoint(eigenbasis: bool = True, further: bool = False) -> bytes:
+    """A checkpoint of both, with its weights in an eigenbasis or not.
+
+    further: the general weights are wild ones, others are named `tame`.
+    """
     models = {"grey": small_memory_model(1, eigenbasis), "rgb": small_memory_model(3, eigenbasis)}
     bases = {
         kind: {"basis": near_identity(config.network().layers())}
         for kind, (config, *_) in models.items()
     }
-    return pack(models, "memory_ar", bases if eigenbasis else {})
+    named = {}
+    for kind, (config, parameters, *rest) in list(models.items()) if further else []:
+        noise = torch.randn(parameters.shape, generator=torch.Generator().manual_seed(3))
+        named[kind] = {"tame": (parameters, rest[0])}
+        models[kind] = (config, parameters + 0.1 * noise, *rest)
+    return pack(models, "memory_ar", bases if eigenbasis else {}, named)
 
 
 def small_vae(

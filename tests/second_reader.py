@@ -107,7 +107,7 @@ def features(img, i, j):
     return out, pred, cand
 
 
-def model(data, kind):
+def model(data, kind, weights=""):
     n = int.from_bytes(data[:8], "little")
     head = json.loads(data[8 : 8 + n])
     meta = json.loads(head["__metadata__"]["osoa_pl"])
@@ -116,7 +116,9 @@ def model(data, kind):
         a, b = head[name]["data_offsets"]
         return np.frombuffer(data[8 + n + a : 8 + n + b], kind).copy()
 
-    tensors = [tensor(f"{kind}.{k}") for k in ("parameters", "activation_max", "second_moment")]
+    start = f"{kind}.{weights}" if weights else kind
+    places = f"{start}.parameters", f"{start}.activation_max", f"{kind}.second_moment"
+    tensors = [tensor(place) for place in places]
     if meta["family"] == "local_ar":
         return Model(meta["models"][kind], *tensors)
     if meta["family"] == "memory_ar":
@@ -752,7 +754,7 @@ def read(path, checkpoint=None):
 
 def restore(z, checkpoint):
     man = json.loads(z.read("manifest.json"))
-    assert man["format"] in (1, 2, 3, 4, 5) and man["arithmetic"] == 1
+    assert man["format"] in range(1, 7) and man["arithmetic"] == 1
     items, pictures = table(z, man["format"])
     if man["format"] == 1:
         man |= {"parts": [{"pictures": len(pictures), "planes": []}], "packed": []}
@@ -824,7 +826,7 @@ def restore(z, checkpoint):
 
 def decode_shard(z, man, data, shard, shapes):
     st, number, C, pol = man["settings"], shard["number"], shard["channels"], shard["policy"]
-    m = model(data, {3: "rgb", 1: "grey"}[C])
+    m = model(data, {3: "rgb", 1: "grey"}[C], pol.get("weights", ""))
     m.stride = st.get("gradient_stride", 1)
     assert shard["images"] == len(shapes) and shard["pixels"] == sum(h * w for h, w in shapes)
     images = [np.zeros((h, w, C), np.uint8) for h, w in shapes]

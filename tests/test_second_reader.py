@@ -346,9 +346,12 @@ def test_tables_of_the_normal_distribution():
     np.testing.assert_array_equal(noise.numpy()[sample].astype(np.float32), stdlib)
 
 
-def memory_checkpoint(folder, bits=8, own=0.0, eigenbasis=False):
-    """Untrained models with memory. own: added to the logit of the network's own mixture."""
-    models, bases = {}, {}
+def memory_checkpoint(folder, bits=8, own=0.0, eigenbasis=False, further=False):
+    """Untrained models with memory. own: added to the logit of the network's own mixture.
+
+    further: with better weights by the name of `tame`.
+    """
+    models, bases, named = {}, {}, {}
     for kind, channels in (("grey", 1), ("rgb", 3)):
         config = MemoryConfig(channels, 16, 1, 2, memory_bits=bits, eigenbasis=eigenbasis)
         bases[kind] = {"basis": near_identity(config.network().layers())} if eigenbasis else {}
@@ -356,9 +359,13 @@ def memory_checkpoint(folder, bits=8, own=0.0, eigenbasis=False):
         noise = torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
         parameters += 0.05 * noise
         parameters[-31] += own
-        models[kind] = config, parameters, torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
+        rest = torch.full((3,), 2.0), torch.full_like(parameters, 1e-6)
+        models[kind] = config, parameters, *rest
+        if further:
+            named[kind] = {"tame": (parameters - 0.05 * noise, 2 * rest[0])}
+            parameters += 0.2 * noise
     path = folder / "memory.safetensors"
-    path.write_bytes(pack(models, "memory_ar", bases))
+    path.write_bytes(pack(models, "memory_ar", bases, named))
     return str(path)
 
 
@@ -404,6 +411,16 @@ def test_weights_in_an_eigenbasis(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "BatchSettings", made)
     images = [picture(9, 8, 3, n % 3) for n in range(7)] + [picture(8, 9, 1, n) for n in range(5)]
     assert_memory(memory_checkpoint(tmp_path, eigenbasis=True), images, tmp_path)
+
+
+@pytest.mark.parametrize("adaptation", ["none", "online"])
+def test_weights_that_are_named(adaptation, tmp_path):
+    """Format 6."""
+    images = [picture(9, 8, 3, n % 3) for n in range(7)] + [picture(8, 9, 1, n) for n in range(5)]
+    path = memory_checkpoint(tmp_path, eigenbasis=True, further=True)
+    assert_memory(path, images, tmp_path, adaptation)
+    with osoa_pl.open_archive(tmp_path / "a.osoa") as archive:
+        assert [shard.policy["weights"] for shard in archive.info.shards] == ["tame", "tame"]
 
 
 @pytest.mark.parametrize("own", [0.0, -40.0])

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from osoa_pl.api.job import CompressionJob, CompressResult, JobOptions, PathOrArrays
 from osoa_pl.api.members import Watch
-from osoa_pl.api.part import Adaptation
+from osoa_pl.api.options import Adaptation
 from osoa_pl.api.workers import code_in_processes
 from osoa_pl.errors import UsageError
 from osoa_pl.models import checkpoint as checkpoints

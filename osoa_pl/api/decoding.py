@@ -13,7 +13,7 @@ from osoa_pl.api.manifest import PartInfo, ShardInfo
 from osoa_pl.api.members import block_member, segment_member
 from osoa_pl.api.problems import Problems
 from osoa_pl.data.planes import Planes, deinterleave
-from osoa_pl.errors import DamagedArchiveError
+from osoa_pl.errors import ArchiveError, DamagedArchiveError, UsageError
 from osoa_pl.format import segment as segment_format
 from osoa_pl.format.blocks import BlockReader
 from osoa_pl.format.container import ArchiveReader
@@ -293,16 +293,22 @@ class _PlaneRun:
         if shard.policy.get("name") == "none" and number:
             shapes = self._part.shapes(shard.channels)
             skip, first = clean_start(shapes, decoding.settings, number)
-        model, moment = zoo.build(
-            decoding.checkpoint(), shard.channels, device=decoding.device, threads=decoding.threads
-        )
         watch = decoding.watch
-        session = Session(
-            model, policies.from_manifest(shard.policy), moment,
-            self._part.shapes(shard.channels), decoding.settings, seed=decoding.seed,
-            shard=shard.number,
-            watch=None if watch is None else lambda pixels: watch(pixels * shard.channels),
-        )  # fmt: skip
+        try:
+            policy = policies.from_manifest(shard.policy)
+            model, moment = zoo.build(
+                decoding.checkpoint(), shard.channels, device=decoding.device,
+                threads=decoding.threads, weights=policy.weights,
+            )  # fmt: skip
+            session = Session(
+                model, policy, moment,
+                self._part.shapes(shard.channels), decoding.settings, seed=decoding.seed,
+                shard=shard.number,
+                watch=None if watch is None else lambda pixels: watch(pixels * shard.channels),
+            )  # fmt: skip
+        except (UsageError, ArchiveError) as error:  # what the manifest asks for does not fit
+            where = f"{decoding.reader.label}: shard {shard.number}"
+            raise ArchiveError(f"{where}: {error}") from error
         self._segment, self._reached = skip, first
         self._run = self._located(
             session.decode(self._segments(skip), decoding.reader.label, skip=skip), skip

@@ -27,9 +27,8 @@ from osoa_pl.api.members import (
     check_device,
     file_block_member,
 )
+from osoa_pl.api.options import Adaptation, CodingOptions
 from osoa_pl.api.part import (
-    Adaptation,
-    CodingOptions,
     PartCoder,
     PartResult,
     code_part,
@@ -48,7 +47,8 @@ from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
 from osoa_pl.online import auto
 from osoa_pl.online.online import OnlineAdaptation
-from osoa_pl.online.plan import BatchSettings, needed_version
+from osoa_pl.online.plan import BatchSettings, chosen, needed_version
+from osoa_pl.online.policy import WEIGHTS_SINCE
 from osoa_pl.types import ARITHMETIC_VERSION, MODES, Item
 
 PathOrArrays = (
@@ -156,7 +156,7 @@ class CompressionJob:
         family = zoo.family_of(self.checkpoint)
         suited = family.suited(options.effort if options.adaptation == "auto" else None)
         self.options = CodingOptions(
-            self.checkpoint, _settings(options.settings, suited), options.seed,
+            self.checkpoint, chosen(options.settings, suited), options.seed,
             options.adaptation, options.step_size, auto.search(options.effort, family.step_sizes),
             options.device, options.threads, options.measure, options.model_only,
         )  # fmt: skip
@@ -293,7 +293,10 @@ class CompressionJob:
 
         total = self._writer.commit(
             manifest, order=[*order, *coded], check=check if self._options.verify else None,
-            version=max(item_table.needed_version(items), needed_version(self.options.settings)),
+            version=max(
+                item_table.needed_version(items), needed_version(self.options.settings),
+                *(WEIGHTS_SINCE for shard in shards if "weights" in shard["policy"]),
+            ),
         )  # fmt: skip
         return CompressResult(
             archive_bytes=total,
@@ -475,17 +478,6 @@ def _cut(entries: Sequence[Entry], shard: int | None) -> tuple[list[list[Piece]]
     return parts, spans
 
 
-def _settings(
-    given: BatchSettings | Mapping[str, int] | None, defaults: Mapping[str, int]
-) -> BatchSettings:
-    if isinstance(given, BatchSettings):
-        return given
-    try:
-        return replace(BatchSettings(**defaults), **(given or {}))
-    except TypeError as error:
-        raise UsageError(f"settings: {error}") from None
-
-
 def _policies(shards: Sequence[Mapping[str, Any]], plain: bool) -> tuple[str, ...]:
     labels = dict.fromkeys(map(_policy_label, shards))
     return (*labels, "xz") if plain else tuple(labels)
@@ -493,6 +485,7 @@ def _policies(shards: Sequence[Mapping[str, Any]], plain: bool) -> tuple[str, ..
 
 def _policy_label(shard: Mapping[str, Any]) -> str:
     kind, policy = zoo.KINDS[shard["channels"]], shard["policy"]
+    start = f" from {policy['weights']}" if "weights" in policy else ""
     if policy["name"] == "online":
-        return f"{kind}: online, step size {policy['step_size']:g}"
-    return f"{kind}: not adapting"
+        return f"{kind}: online{start}, step size {policy['step_size']:g}"
+    return f"{kind}: not adapting{start}"

@@ -10,6 +10,7 @@ from osoa_pl.errors import DamagedArchiveError, PortabilityError
 from osoa_pl.format.blocks import BLOCK_BYTES, MAX_BLOCK_BYTES, BlockInfo
 from osoa_pl.format.container import ArchiveReader, require
 from osoa_pl.online.plan import BatchSettings, newer_than
+from osoa_pl.online.policy import WEIGHTS_SINCE
 from osoa_pl.types import ARITHMETIC_VERSION
 
 _MAX_NAME = 255
@@ -155,6 +156,8 @@ def _shard(entry: Any, index: int, where: str, version: int) -> ShardInfo:
         number=index if version == 1 else require(entry, "number", int, where),
     )
     name = f"{where}: shard {found.number}"
+    if version < WEIGHTS_SINCE and "weights" in found.policy:
+        raise DamagedArchiveError(f"{name}: format {version} has no weights in a policy")
     if found.channels not in (1, 3) or found.number < 0:
         raise DamagedArchiveError(f"{name}: {found.channels} channels")
     if found.pixels != sum(found.segment_pixels) or found.images < 1:

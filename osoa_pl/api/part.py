@@ -14,71 +14,38 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from osoa_pl.api.members import block_member, segment_member
+from osoa_pl.api.options import CodingOptions
 from osoa_pl.api.pieces import Choice, Piece, check_unchanged
 from osoa_pl.api.survey import alternatives, settle
 from osoa_pl.arith.threads import Together
 from osoa_pl.data.planes import Planes, interleave
 from osoa_pl.errors import InputError
 from osoa_pl.format.blocks import PLANE_SETTINGS, BlockWriter
-from osoa_pl.format.container import FORMAT_VERSION
 from osoa_pl.format.partial import PartialFolder
 from osoa_pl.models import zoo
 from osoa_pl.models.base import LatentModel, Model
-from osoa_pl.models.checkpoint import Checkpoint, metadata
+from osoa_pl.models.checkpoint import metadata
 from osoa_pl.online import auto
 from osoa_pl.online.none import NoAdaptation
 from osoa_pl.online.online import OnlineAdaptation
-from osoa_pl.online.plan import BatchSettings
+from osoa_pl.online.plan import spread
 from osoa_pl.online.policy import Policy, from_manifest
 from osoa_pl.online.prices import UNIT
 from osoa_pl.online.session import Session
 from osoa_pl.online.trajectory import Move, Trajectory
-from osoa_pl.types import ARITHMETIC_VERSION
-
-Adaptation = Literal["auto", "online", "none"]
 
 _LEAST_GAIN = 64
 """Bytes that another round has to promise, beside its share of the part."""
 _PROBE_BYTES = 8 << 20
 _ROUNDS = 4
 """Rounds that begin with one set of choices, at most."""
-
-
-@dataclass(frozen=True)
-class CodingOptions:
-    """What decides the bytes of a part beside its pictures, and where its model runs."""
-
-    checkpoint: Checkpoint
-    settings: BatchSettings
-    seed: int
-    adaptation: Adaptation
-    step_size: float
-    search: auto.Search
-    device: str = "cpu"
-    threads: int | None = None
-    measure: bool = False
-    model_only: bool = False
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the bytes."""
-        return {
-            "format": FORMAT_VERSION,
-            "arithmetic": ARITHMETIC_VERSION,
-            "checkpoint": self.checkpoint.sha256,
-            "seed": self.seed,
-            "settings": self.settings.to_dict(),
-            "adaptation": self.adaptation,
-            "step size": self.step_size,
-            "effort": repr(self.search),
-            "model only": self.model_only,
-        }
 
 
 @dataclass
@@ -240,12 +207,16 @@ class PartCoder:
             if name not in used:
                 self._folder.remove(name)
 
-    def model(self, channels: int) -> Model:
-        """A new model at theta_0 for planes of so many channels."""
+    def model(self, channels: int, weights: str = "") -> Model:
+        """A new model at theta_0, of these weights, for planes of so many channels."""
+        return self._built(channels, weights)[0]
+
+    def _built(self, channels: int, weights: str) -> tuple[Model, Tensor]:
         options = self.options
         return zoo.build(
-            options.checkpoint, channels, device=options.device, threads=options.threads
-        )[0]
+            options.checkpoint, channels, device=options.device, threads=options.threads,
+            weights=weights,
+        )  # fmt: skip
 
     def _direct(self) -> bool:
         """Whether the model takes planes of any size, and tells what each costs."""
@@ -266,10 +237,12 @@ class PartCoder:
             begin = self._starter(version, choices, channels, shapes)
             if channels in policies:
                 runs = auto.fixed(begin, from_manifest(policies[channels]))
-            elif self.options.adaptation == "auto":
-                runs = auto.choose(begin, self.options.search)
             else:
-                runs = auto.fixed(begin, self._policy())
+                weights = self._best_weights(choices, channels, shapes)
+                if self.options.adaptation == "auto":
+                    runs = auto.choose(begin, self.options.search, weights)
+                else:
+                    runs = auto.fixed(begin, self._policy(weights))
             shards[channels] = yield from runs
         return self._made_round(version, choices, shards)
 
@@ -294,10 +267,32 @@ class PartCoder:
         total += sum((c.original or 0) - c.metadata for c in choices if c.kept)
         return _Round(choices, shards, blocks, names, total)
 
-    def _policy(self) -> Policy:
+    def _policy(self, weights: str) -> Policy:
         if self.options.adaptation == "none":
-            return NoAdaptation()
-        return OnlineAdaptation(step_size=self.options.step_size)
+            return NoAdaptation(weights=weights)
+        return OnlineAdaptation(step_size=self.options.step_size, weights=weights)
+
+    def _best_weights(
+        self, choices: list[Choice], channels: int, shapes: list[tuple[int, int]]
+    ) -> str:
+        """Of the checkpoint's weights for such planes those that suit these best."""
+        names = zoo.weights_of(self.options.checkpoint, channels)
+        if len(names) == 1:
+            return names[0]
+        taken = {n: slice(row, row + rows) for n, row, rows in spread(shapes, auto.SAMPLE_PIXELS)}
+        planes = enumerate(self._planes(choices, channels))
+        sample = [plane[taken[n]] for n, plane in planes if n in taken]
+
+        def begin(policy: Policy) -> Session:
+            model, moment = self._built(channels, policy.weights)
+            sizes = [plane.shape[:2] for plane in sample]
+            session = Session(
+                model, policy, moment, sizes, self.options.settings, seed=self.options.seed
+            )
+            session.begin(sample)
+            return session
+
+        return auto.best_weights(names, begin, self.options.threads_at_hand)
 
     def _starter(
         self, version: int, choices: list[Choice], channels: int, shapes: list[tuple[int, int]]
@@ -307,9 +302,7 @@ class PartCoder:
         key = hashlib.sha256((self.key + letters).encode()).hexdigest()
 
         def begin(policy: Policy) -> Session:
-            model, moment = zoo.build(
-                options.checkpoint, channels, device=options.device, threads=options.threads
-            )
+            model, moment = self._built(channels, policy.weights)
             session = Session(
                 model, policy, moment, shapes, options.settings, seed=options.seed,
                 shard=self._shard_number(channels), measure=options.measure,
@@ -481,7 +474,6 @@ def code_part(
     kept = coder.kept_result()
     if kept is not None:
         return kept
-    threads = options.threads or torch.get_num_threads() if options.device == "cpu" else 1
     for moves in coder.moves():
-        Together().run([move.run for move in moves], threads)
+        Together().run([move.run for move in moves], options.threads_at_hand)
     return coder.keep_result()

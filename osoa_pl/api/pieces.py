@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from osoa_pl.data.collection import Entry
 from osoa_pl.data.files import describe
 from osoa_pl.data.planes import Planes
-from osoa_pl.errors import InputError
+from osoa_pl.errors import InputError, reason
 from osoa_pl.types import MODES, Form, Item, Mode, form_of
 
 
@@ -77,7 +77,7 @@ def check_unchanged(entries: Iterable[Entry]) -> None:
             status = os.stat(entry.origin)
         except OSError as error:
             place = describe(entry.origin)
-            raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
+            raise InputError(f"{place}: cannot be read: {reason(error)}") from error
         if (status.st_size, status.st_mtime_ns) != (entry.size, entry.stamp):
             raise InputError(f"{describe(entry.origin)}: changed while it was read")
 

@@ -32,7 +32,7 @@ from osoa_pl.types import STREAM
 
 if TYPE_CHECKING:
     from osoa_pl.api.job import CompressionJob
-    from osoa_pl.api.part import CodingOptions
+    from osoa_pl.api.options import CodingOptions
     from osoa_pl.api.pieces import Piece
 
 _WAITING = 16

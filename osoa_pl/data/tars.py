@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Self, cast
 
-from osoa_pl.errors import ArchiveError, InputError, OsoaError
+from osoa_pl.errors import ArchiveError, InputError, OsoaError, reason
 from osoa_pl.format.atomic import CHUNK, reporting
 from osoa_pl.format.places import (
     STDIN,
@@ -362,7 +362,7 @@ class TarOutput:
         try:
             content = open(path, "rb")  # noqa: SIM115
         except OSError as error:
-            raise OsoaError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise OsoaError(f"{path}: cannot be read: {reason(error)}") from error
         with content:
             info = _info(name, mtime_ns)
             info.size = os.fstat(content.fileno()).st_size
@@ -371,7 +371,7 @@ class TarOutput:
             except BrokenPipeError:
                 raise
             except OSError as error:  # tarfile's own, for a file that shrinks meanwhile
-                raise OsoaError(f"{path}: cannot be read: {error.strerror or error}") from error
+                raise OsoaError(f"{path}: cannot be read: {reason(error)}") from error
             _forget(self._tar)
 
     def add_folder(self, name: str, mtime_ns: int = 0) -> None:

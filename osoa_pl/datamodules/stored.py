@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osoa_pl.data import arrays
-from osoa_pl.errors import InputError
+from osoa_pl.errors import InputError, reason
 from osoa_pl.format.items import array_layout
 from osoa_pl.types import Item
 
@@ -76,7 +76,7 @@ def read_array(path: Path, key: str = "images") -> NDArray[np.uint8]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from error
     facts = found[0]
     if facts.source == "npy":
         return _images(np.load(path, mmap_mode="r"), path)
@@ -99,7 +99,7 @@ def read_batch(path: Path, side: int) -> NDArray[np.uint8]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from error
     if (
         data.dtype != np.uint8
         or data.ndim != 2

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from osoa_pl.errors import OsoaError, OutputExistsError, UsageError
+from osoa_pl.errors import OsoaError, OutputExistsError, UsageError, reason
 
 CHUNK = 1 << 20
 """Bytes moved at a time: copies of any size need no more memory than this."""
@@ -35,7 +35,7 @@ def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
     except OsoaError:
         raise
     except OSError as error:  # a name that is too long, a folder that may not be searched
-        raise UsageError(f"{destination}: cannot write: {error.strerror or error}") from error
+        raise UsageError(f"{destination}: cannot write: {reason(error)}") from error
 
 
 def _checked(destination: Path, overwrite: bool) -> Path:
@@ -70,7 +70,7 @@ def reporting(path: Path) -> Iterator[None]:
     except OsoaError:
         raise
     except OSError as error:
-        raise OsoaError(f"{path}: cannot write: {error.strerror or error}") from error
+        raise OsoaError(f"{path}: cannot write: {reason(error)}") from error
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Readers accept every version from 1 up to this one; what is written names the lowest that has
 all it needs."""
 

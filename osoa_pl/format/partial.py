@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from osoa_pl.errors import OsoaError
+from osoa_pl.errors import OsoaError, reason
 from osoa_pl.format.atomic import atomic_file, reporting, sync_folder
 
 _PLAIN_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,149}[a-z0-9_-])?")
@@ -86,7 +86,7 @@ class PartialFolder:
         except FileNotFoundError as error:
             raise self._unreadable(old, error) from error
         except OSError as error:
-            raise OsoaError(f"{self.path}: cannot write: {error.strerror or error}") from error
+            raise OsoaError(f"{self.path}: cannot write: {reason(error)}") from error
         sync_folder(self.path)
 
     def names(self, prefix: str = "") -> list[str]:
@@ -120,4 +120,4 @@ class PartialFolder:
         self._require()
         if isinstance(error, FileNotFoundError):
             return OsoaError(f"{self.path}: {name!r} has vanished")
-        return OsoaError(f"{self.path}: {name!r} cannot be read: {error.strerror or error}")
+        return OsoaError(f"{self.path}: {name!r} cannot be read: {reason(error)}")

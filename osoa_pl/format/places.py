@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from osoa_pl.errors import ArchiveError, OsoaError, OutputExistsError, UsageError
+from osoa_pl.errors import ArchiveError, OsoaError, OutputExistsError, UsageError, reason
 from osoa_pl.format.atomic import CHUNK, atomic_file, check_destination, copy_stream, reporting
 from osoa_pl.types import STREAM
 
@@ -191,7 +191,7 @@ def open_source(source: Place) -> tuple[BinaryIO, str, bool]:
     try:
         seekable = source.seekable()
     except (AttributeError, ValueError) as error:
-        raise ArchiveError(f"{name}: cannot be read: {error}") from error
+        raise ArchiveError(f"{name}: cannot be read: {reason(error)}") from error
     return (source, name, False) if seekable else (spooled(source, name), name, True)
 
 
@@ -204,7 +204,7 @@ def spooled(stream: IO[bytes], label: str) -> BinaryIO:
             try:
                 chunk = stream.read(CHUNK)
             except (OSError, ValueError) as error:
-                raise OsoaError(f"{label}: cannot be read: {error}") from error
+                raise OsoaError(f"{label}: cannot be read: {reason(error)}") from error
             if not chunk:
                 break
             with reporting(Path(tempfile.gettempdir())):
@@ -330,7 +330,7 @@ def _open_path(path: str) -> BinaryIO:
     except IsADirectoryError as error:
         raise ArchiveError(f"{path}: is a folder, expected a file") from error
     except OSError as error:
-        raise ArchiveError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ArchiveError(f"{path}: cannot be read: {reason(error)}") from error
     except ValueError as error:  # a NUL in the name
         raise UsageError(f"{path!r}: cannot name a file") from error
 

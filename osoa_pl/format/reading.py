@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, NoReturn, Self, cast
 
-from osoa_pl.errors import ArchiveError, DamagedArchiveError, OsoaError
+from osoa_pl.errors import ArchiveError, DamagedArchiveError, OsoaError, reason
 from osoa_pl.format.atomic import CHUNK
 from osoa_pl.format.layout import (
     FORMAT_VERSION,
@@ -117,7 +117,7 @@ class ArchiveReader:
             self._file.seek(0)
             head = self._file.read(LOCAL_HEADER_BYTES + len(_HEAD))
         except (OSError, ValueError, AttributeError) as error:
-            raise ArchiveError(f"{self.label}: cannot be read: {error}") from error
+            raise ArchiveError(f"{self.label}: cannot be read: {reason(error)}") from error
         if not isinstance(head, bytes):
             raise ArchiveError(f"{self.label}: cannot be read: the file is not opened as binary")
         ours = head[LOCAL_HEADER_BYTES:] == _HEAD

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from osoa_pl.errors import OsoaError, OutputExistsError, UsageError
+from osoa_pl.errors import OsoaError, OutputExistsError, UsageError, reason
 from osoa_pl.format.atomic import CHUNK, copy_stream, reporting
 from osoa_pl.format.layout import (
     DATE,
@@ -263,7 +263,7 @@ def _read(content: BinaryIO, name: str) -> bytes:
     try:
         return content.read(CHUNK)
     except OSError as error:
-        raise OsoaError(f"member {name}: cannot be read: {error.strerror or error}") from error
+        raise OsoaError(f"member {name}: cannot be read: {reason(error)}") from error
 
 
 def _lock_or_refuse(file: BinaryIO, partial: Path) -> None:

@@ -2,8 +2,9 @@
 
 A checkpoint `NAME.safetensors` holds, for each kind of pixel it knows (`rgb`, `grey`), the master
 weights, the activation maxima and the optimizer's second moments, all float32, and in its metadata
-the family and the sizes of each model as JSON. No pickles, no class paths. Its model card is
-`NAME.md` beside it.
+the family and the sizes of each model as JSON. A kind may have further starting weights by name, of
+the same sizes: `photo` of `rgb`, say, is `rgb.photo.parameters` and `rgb.photo.activation_max`. No
+pickles, no class paths. Its model card is `NAME.md` beside it.
 """
 
 from __future__ import annotations
@@ -96,9 +97,13 @@ def find(name: str, sha256: str, explicit: str | None = None) -> Checkpoint:
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Family and sizes of the models in a checkpoint, from its metadata."""
+    """Family, sizes and further weights of the models in a checkpoint, from its metadata."""
     about = metadata(checkpoint)
-    return {kind: {"family": about["family"], **config} for kind, config in about["models"].items()}
+    named = {kind: {"weights": names} for kind, names in about.get("weights", {}).items()}
+    return {
+        kind: {"family": about["family"], **config, **named.get(kind, {})}
+        for kind, config in about["models"].items()
+    }
 
 
 def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -116,6 +121,9 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
             raise TypeError("family")
         if not all(isinstance(config, dict) for config in about["models"].values()):
             raise TypeError("models")
+        for names in about.get("weights", {}).values():
+            if not (isinstance(names, list) and all(isinstance(n, str) and n for n in names)):
+                raise TypeError("weights")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{where}: not an osoa_pl checkpoint") from None
     return dict(about)

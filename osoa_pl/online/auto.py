@@ -1,25 +1,32 @@
 """The policy `auto`: code the shard in several ways, keep the smallest.
 
-Candidates race over the shard's first segments, by coded bytes; the winner, and `none` beside it,
-are coded to the end. How many race and how far is the effort. The choice depends on coded sizes
-alone: the same input and options give the same bytes, however many threads there are, and where
-`none` takes part the result is never larger than `none` itself, whatever the collection does.
+Where the checkpoint has several starting weights, those that code a sample of the shard best are
+taken first (`best_weights`; so they are for other policies). Candidates then race over the shard's
+first segments, by coded bytes; the winner, and `none` beside it, are coded to the end. How many
+race and how far is the effort. The choice depends on coded sizes alone: the same input and options
+give the same bytes, however many threads there are, and where `none` takes part the result is never
+larger than `none` itself, whatever the collection does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from osoa_pl.arith.threads import Together
 from osoa_pl.online.none import NoAdaptation
 from osoa_pl.online.online import MAX_STEP_SIZE, OnlineAdaptation
 from osoa_pl.online.policy import Policy
+from osoa_pl.online.session import Session
 from osoa_pl.online.trajectory import Move, Trajectory
 
 Start = Callable[[Policy], Trajectory]
 
 EFFORTS = range(1, 10)
 DEFAULT_EFFORT = 5
+SAMPLE_PIXELS = 1 << 15
+"""Pixels of a shard by which its starting weights are chosen."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,38 @@ def search(effort: int, step_sizes: Sequence[float]) -> Search:
     return Search(ways, segments, plain=effort not in (2, 4))
 
 
-def choose(start: Start, tried: Search) -> Generator[tuple[Move, ...], None, Trajectory]:
+def best_weights(names: Sequence[str], sample: Callable[[Policy], Session], threads: int) -> str:
+    """The name of the weights that code a sample with the fewest bits; the first in a tie.
+
+    sample: makes a session that has begun to encode it. threads: how many run side by side.
+    """
+    costs: dict[str, int] = {}
+
+    def code(name: str) -> None:
+        session = sample(NoAdaptation(weights=name))
+        while session.code() is not None and not Together.in_vain():
+            session.step()
+        costs[name] = sum(session.image_prices)
+
+    if len(names) > 1:
+        Together().run([partial(code, name) for name in names], threads)
+    return min(names, key=lambda name: costs.get(name, 0))
+
+
+def choose(
+    start: Start, tried: Search, weights: str = ""
+) -> Generator[tuple[Move, ...], None, Trajectory]:
     """Moves to be made, each tuple after the one before; returns the smallest trajectory.
 
-    `none` wins a tie.
+    weights: those that all start with. `none` wins a tie.
     """
-    runners = [start(OnlineAdaptation(step_size=s, updates=u)) for s, u in tried.ways]
+    runners = [
+        start(OnlineAdaptation(step_size=size, updates=updates, weights=weights))
+        for size, updates in tried.ways
+    ]
     if len(runners) > 1:
         yield tuple(Move(runner, tried.segments) for runner in runners)
-    finalists = [start(NoAdaptation())] if tried.plain or not runners else []
+    finalists = [start(NoAdaptation(weights=weights))] if tried.plain or not runners else []
     if runners:
         best = min(runners, key=lambda runner: runner.record.cost_of(tried.segments))
         for runner in runners:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from osoa_pl.models.base import Model
 from osoa_pl.models.features import TileBatch
+from osoa_pl.online.policy import checked_weights
 
 
 class NoAdaptation:
@@ -16,9 +17,12 @@ class NoAdaptation:
 
     name = "none"
 
+    def __init__(self, *, weights: str = "") -> None:
+        self.weights = checked_weights(weights)
+
     def to_dict(self) -> dict[str, Any]:
         """The manifest entry."""
-        return {"name": self.name}
+        return {"name": self.name, **({"weights": self.weights} if self.weights else {})}
 
     def start(self, model: Model, second_moment: Tensor, seed: int, stride: int = 1) -> None:
         """Nothing to prepare."""

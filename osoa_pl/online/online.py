@@ -15,6 +15,7 @@ from osoa_pl.arith.optim import Adam, clip_by_exact_norm
 from osoa_pl.errors import UsageError
 from osoa_pl.models.base import Model, RememberingModel, SampledModel
 from osoa_pl.models.features import TileBatch
+from osoa_pl.online.policy import checked_weights
 
 MAX_STEP_SIZE = 0.1  # far above what helps; larger ones only diverge
 _LIMITS = {"step_size": MAX_STEP_SIZE, "beta1": 0.999999, "beta2": 0.999999}
@@ -39,6 +40,7 @@ class OnlineAdaptation:
         beta2: float = 0.99,
         eps: float = 1e-8,
         clip: float = 1.0,
+        weights: str = "",
     ) -> None:
         numbers = {"step_size": step_size, "beta1": beta1, "beta2": beta2, "eps": eps, "clip": clip}
         for name, value in numbers.items():
@@ -52,6 +54,7 @@ class OnlineAdaptation:
         self.step_size, self.updates = float(step_size), updates
         self.beta1, self.beta2 = float(beta1), float(beta2)
         self.eps, self.clip = float(eps), float(clip)
+        self.weights = checked_weights(weights)
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest entry."""
@@ -63,6 +66,7 @@ class OnlineAdaptation:
             "beta2": self.beta2,
             "eps": self.eps,
             "clip": self.clip,
+            **({"weights": self.weights} if self.weights else {}),
         }
 
     def start(self, model: Model, second_moment: Tensor, seed: int, stride: int = 1) -> None:

@@ -7,8 +7,8 @@ image adapts too. The first batches are smaller: the first steps of adaptation g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 
 from osoa_pl.errors import UsageError
@@ -69,6 +69,22 @@ def needed_version(settings: BatchSettings) -> int:
     return max((_SINCE[name] for name in newer_than(settings, 1)), default=1)
 
 
+def chosen(
+    given: BatchSettings | Mapping[str, int] | None, defaults: Mapping[str, int]
+) -> BatchSettings:
+    """What a caller gives, whole or in part, the rest from `defaults`. Raises UsageError."""
+    if isinstance(given, BatchSettings):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        found = type(given).__name__
+        raise UsageError(f"settings: found {found}, expected BatchSettings or a mapping")
+    known = [each.name for each in fields(BatchSettings)]
+    for name in given or {}:
+        if name not in known:
+            raise UsageError(f"settings: unknown {name!r} (known: {', '.join(known)})")
+    return BatchSettings(**{**defaults, **(given or {})})
+
+
 @dataclass(frozen=True)
 class Tile:
     """Rows [row, row + height) of image number `image`; `last` where the image ends with it."""
@@ -105,6 +121,24 @@ def batches(shapes: Iterable[tuple[int, int]], settings: BatchSettings) -> Itera
                 budget = settings.budget(number)
     if tiles:
         yield tiles
+
+
+def spread(shapes: Sequence[tuple[int, int]], pixels: int) -> list[tuple[int, int, int]]:
+    """(image, first row, rows) of about so many pixels in all that stand for the images, at least
+    one.
+
+    Evenly spread over the images; of large ones the middle rows alone. shapes: (height, width).
+    """
+    most = max(1, pixels // max(1, min(len(shapes), 8)))
+    rows = [min(h, max(1, most // w)) for h, w in shapes]
+    areas = [taken * w for taken, (_, w) in zip(rows, shapes, strict=True)]
+    total, due, taken = sum(areas), 0, []
+    for number, area in enumerate(areas):
+        due += area * pixels
+        if 2 * due >= area * total:
+            due -= area * total
+            taken.append(number)
+    return [(n, (shapes[n][0] - rows[n]) // 2, rows[n]) for n in taken or [0]]
 
 
 def segments(

@@ -11,15 +11,22 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from osoa_pl.errors import ArchiveError
+from osoa_pl.errors import ArchiveError, UsageError
 from osoa_pl.models.base import Model
 from osoa_pl.models.features import TileBatch
+
+WEIGHTS_SINCE = 6
+"""The format version whose readers know `weights` in a policy."""
+MAX_NAME = 64
+"""Characters of a name of weights."""
 
 
 class Policy(Protocol):
     """How the adaptive state goes from batch t to batch t + 1."""
 
     name: str
+    weights: str
+    """The checkpoint's starting weights, theta_0; '' for those without a name."""
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest entry that `from_manifest` reads back."""
@@ -44,6 +51,13 @@ class Policy(Protocol):
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Continue from a `snapshot`; call it after `start`."""
+
+
+def checked_weights(name: object) -> str:
+    """A name of starting weights as it was given. Raises UsageError for what cannot be one."""
+    if not isinstance(name, str) or len(name) > MAX_NAME or not (name.isprintable()):
+        raise UsageError(f"weights: found {name!r:.80}, expected a name")
+    return name
 
 
 def from_manifest(entry: Mapping[str, Any]) -> Policy:

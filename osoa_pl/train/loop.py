@@ -149,7 +149,7 @@ class OSOAModule(LightningModule):
     def start_model(self) -> Model:
         """A model like the trajectory's, at theta_0."""
         assert self._coder is not None
-        return self._coder.model(self.channels)
+        return self._coder.model(self.channels, self.trajectory.policy.weights)
 
     def configure_optimizers(self) -> ReplayOptimizer:
         """The session's own step."""

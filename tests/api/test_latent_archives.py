@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from forge import changed, join, take_apart
 from PIL import Image
 
 import osoa_pl
 from osoa_pl.arith.noise import uniform
 from osoa_pl.cli.main import main
-from osoa_pl.errors import CheckpointError, InputError, UsageError
+from osoa_pl.errors import ArchiveError, CheckpointError, InputError, UsageError
 from osoa_pl.models import checkpoint as checkpoints
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
@@ -102,9 +104,23 @@ def test_other_sizes_and_colours_are_refused(tmp_path: Path) -> None:
             digits(2), tmp_path / "a.osoa", checkpoint="mnist",
             settings={"batch_pixels": 400, "first_pixels": 400},
         )  # fmt: skip
-    with pytest.raises(UsageError, match="settings"):
-        osoa_pl.compress(digits(2), tmp_path / "a.osoa", checkpoint="mnist", settings={"x": 1})
+    for settings in ({"x": 1}, {1: 1}, [], 5):
+        with pytest.raises(UsageError, match="settings: (unknown|found)"):
+            osoa_pl.compress(digits(2), tmp_path / "a.osoa", checkpoint="mnist", settings=settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_forged_manifest_asks_of_a_model_that_cannot(tmp_path: Path) -> None:
+    archive = tmp_path / "a.osoa"
+    osoa_pl.compress(digits(2), archive, checkpoint="mnist", adaptation="online", model_only=True)
+
+    def forge(manifest: Any) -> None:
+        manifest["format"] = 5
+        manifest["settings"]["gradient_stride"] = 2
+
+    archive.write_bytes(join(changed(take_apart(archive.read_bytes()), manifest=forge)))
+    with pytest.raises(ArchiveError, match=r"a\.osoa: shard 1: gradient_stride"):
+        osoa_pl.decompress(archive)
 
 
 def test_noise_costs_what_it_must_and_comes_back(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_not_an_archive_and_newer(tmp_path: Path) -> None:
         ArchiveReader(path)
     text = json.dumps({"format": FORMAT_VERSION + 2}).encode()
     raw_zip(path, {"mimetype": MIMETYPE, "manifest.json": text})
-    with pytest.raises(ArchiveError, match="newer version: format 7, this version reads up to 5"):
+    with pytest.raises(ArchiveError, match="newer version: format 8, this version reads up to 6"):
         ArchiveReader(path)
     with pytest.raises(UsageError, match="no such file"):
         ArchiveReader(tmp_path / "missing")

@@ -92,10 +92,13 @@ def transformed(folder: Path) -> None:
 
 
 def main() -> None:
-    """Write archives and what they hold; `PREFIX transforms`, `PREFIX sampled`: one alone."""
+    """Write archives and what they hold; or one alone: transforms, sampled, weights."""
     prefix, *alone = sys.argv[1:]
     if alone:
-        {"transforms": write_transformed, "sampled": write_memory}[alone[0]](prefix)
+        if alone[0] == "transforms":
+            write_transformed(prefix)
+        else:
+            write_memory(prefix, alone[0])
         return
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
@@ -140,10 +143,11 @@ def write_transformed(prefix: str) -> None:
         CONTENTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
-def write_memory(prefix: str) -> None:
+def write_memory(prefix: str, name: str) -> None:
     """The archive of a model with memory: repeats, recoloured tiles, equal sizes, strips, grey.
 
-    Batches that grow slowly, gradients of every second pixel.
+    Batches that grow slowly, gradients of every second pixel; `weights`: grey planes start from
+    named ones.
     """
     settings = replace(SETTINGS, first_batches=2, gradient_stride=2)
     with tempfile.TemporaryDirectory() as place:
@@ -154,8 +158,8 @@ def write_memory(prefix: str) -> None:
         np.save(source / "tiles.npy", tiles)
         Image.fromarray(picture(90, 40, 3, 5)).save(source / "strips.png")
         np.save(source / "grey.npy", np.stack([picture(14, 15, 1, n % 5) for n in range(10)]))
-        checkpoint.write_bytes(small_memory_checkpoint())
-        path = GOLDEN / f"{prefix}-sampled.osoa"
+        checkpoint.write_bytes(small_memory_checkpoint(further=name == "weights"))
+        path = GOLDEN / f"{prefix}-{name}.osoa"
         osoa_pl.compress(
             source, path, checkpoint=str(checkpoint), embed_checkpoint=True, settings=settings,
             adaptation="online", model_only=True, times=False,
