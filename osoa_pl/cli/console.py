@@ -41,6 +41,7 @@ class Console:
     ) -> None:
         self._out, self._err = stdout or sys.stdout, stderr or sys.stderr
         self.quiet, self.color, self.json = quiet, color, use_json
+        self._live: Callable[[str], None] | None = None
         for stream in (self._out, self._err):
             # a name that this terminal's encoding lacks must not end the command
             reconfigure = getattr(stream, "reconfigure", None)
@@ -58,8 +59,11 @@ class Console:
 
     def note(self, text: str) -> None:
         """One line for people, on stderr; none when quiet."""
-        if not self.quiet:
+        if self._live is not None:  # above the bar
+            self._live(printable(text))
+        elif not self.quiet:
             self._err.write(printable(text) + "\n")
+            self._err.flush()
 
     def warning(self, text: str) -> None:
         """One line that quiet does not silence."""
@@ -115,10 +119,30 @@ class Console:
         elif self.quiet:
             yield _ignore
         elif self._err.isatty() and os.environ.get("TERM") != "dumb":
-            with self._bar(label, unit) as watch:
+            with self._bar(label, unit) as watch, self._telling_of_compilation():
                 yield watch
         else:
-            yield self._plain_lines(label, unit)
+            with self._telling_of_compilation():
+                yield self._plain_lines(label, unit)
+
+    @contextmanager
+    def _telling_of_compilation(self) -> Iterator[None]:
+        """Say it once where this block compiles kernels, which takes up to two minutes."""
+        from numba.core import event
+
+        class Listener(event.Listener):
+            def on_start(self, event: event.Event) -> None:
+                if not told:
+                    told.append(True)
+                    say("compiling kernels: once, one to two minutes")
+
+            def on_end(self, event: event.Event) -> None:
+                pass
+
+        told: list[bool] = []
+        say = self.note
+        with event.install_listener("numba:compile", Listener()):
+            yield
 
     def _status_lines(self, label: str, unit: str) -> Watch:
         began = last = time.monotonic()
@@ -136,15 +160,21 @@ class Console:
         return watch
 
     def _plain_lines(self, label: str, unit: str) -> Watch:
-        began = last = time.monotonic()
+        last = time.monotonic()
+        first: tuple[float, int] | None = None
 
         def watch(done: int, total: int) -> None:
-            nonlocal last
+            nonlocal last, first
             now = time.monotonic()
+            if first is None:  # kernels may have been compiled before
+                first = now, done
             if now - last < PLAIN_INTERVAL or 50 * done < total:  # too early to tell
                 return
+            began, before = first
+            if done == before or now == began:
+                return
             last = now
-            rate = done / (now - began)
+            rate = (done - before) / (now - began)
             speed = f", {rate / 1e6:.2f} MB/s" if unit == "samples" else ""
             left = duration((total - done) / rate)
             self.note(f"{label}: {100 * done // max(total, 1)} %{speed}, {left} left")
@@ -174,7 +204,11 @@ class Console:
         columns = (Words("{task.description}", markup=False), BarColumn(), Share(), *rate, Left())
         with Progress(*columns, console=terminal, transient=True) as progress:
             task = progress.add_task(printable(label), total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+            self._live = lambda text: terminal.print(text, markup=False)
+            try:
+                yield lambda done, total: progress.update(task, completed=done, total=total)
+            finally:
+                self._live = None
 
     def _colored(self, stream: TextIO) -> bool:
         if self.color != "auto":

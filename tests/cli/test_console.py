@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 
 import pytest
+from numba import njit
 
 from osoa_pl.cli import console as consoles
 from osoa_pl.cli.console import Console, duration, grouped, printable, size
@@ -75,6 +77,28 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
         "type": "status", "action": "compressing", "unit": "samples", "done": 1, "total": 2,
         "seconds": 1.5,
     }  # fmt: skip
+
+
+def test_speed_leaves_out_what_came_before_the_first_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(consoles.time, "monotonic", lambda: now)
+    err = io.StringIO()
+    with Console(stdout=io.StringIO(), stderr=err).progress("compressing") as watch:
+        for now, done in ((100.0, 1), (101.0, 4)):  # noqa: B007 the clock reads it
+            watch(done * 1_000_000, 10_000_000)
+    assert err.getvalue() == "compressing: 40 %, 3.00 MB/s, 2.0 s left\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_compilation_is_told_once(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    err = Terminal() if terminal else io.StringIO()
+    with Console(stdout=io.StringIO(), stderr=err).progress("compressing"):
+        for add in (1, 2):
+            njit(lambda x, add=add: x + add)(1)
+    assert err.getvalue().count("compiling kernels") == int(not os.environ.get("NUMBA_DISABLE_JIT"))
 
 
 @pytest.mark.parametrize("quiet", [True, False])
