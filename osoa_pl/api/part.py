@@ -281,7 +281,7 @@ class PartCoder:
             return names[0]
         taken = {n: slice(row, row + rows) for n, row, rows in spread(shapes, auto.SAMPLE_PIXELS)}
         planes = enumerate(self._planes(choices, channels))
-        sample = [plane[taken[n]] for n, plane in planes if n in taken]
+        sample = [plane[taken[n]].copy() for n, plane in planes if n in taken]
 
         def begin(policy: Policy) -> Session:
             model, moment = self._built(channels, policy.weights)

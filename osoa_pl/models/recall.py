@@ -436,7 +436,7 @@ def finish_pixel(tables, work, group, pixel, column, truth):  # type: ignore[no-
             insert(work.local[group, q], work.hashes[pixel, q], truth)
 
 
-@njit(inline="always")
+@njit(inline="always", cache=True)  # Python calls it too
 def group_tiles(tiles, group):  # type: ignore[no-untyped-def]
     """(begin, end) of the tiles of a group: the first half is the larger one."""
     middle = (tiles + 1) // 2

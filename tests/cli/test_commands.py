@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_runs import Ran, run_command, write_pictures
+from fakes import picture
 from PIL import Image
 
 from osoa_pl.cli import doctor
+from osoa_pl.cli.main import main
 from osoa_pl.report import health
 
 Osoa = Callable[..., Ran]
@@ -240,3 +244,21 @@ def test_bench_prints_one_table(osoa: Osoa, pictures: Path) -> None:
     nothing = osoa("bench", pictures / "notes.txt", "--rivals", "none")
     assert nothing.code == 2 and "no pictures" in nothing.err
     assert osoa("bench", pictures, "--checkpoint", "none-such").code == 5
+
+
+def test_kernels_are_compiled_once(tmp_path: Path) -> None:
+    """What one process has compiled, the next ones load: none says that it compiles."""
+    np.save(tmp_path / "a.npy", np.stack([picture(16, 16, 3, n) for n in range(3)]))
+    archive, out = str(tmp_path / "a.osoa"), str(tmp_path / "out")
+    commands = (
+        ["compress", str(tmp_path / "a.npy"), "-o", archive, "-f"],
+        ["decompress", archive, "-o", out, "-f"],
+    )
+    for command in commands:
+        assert main(command) == 0
+    for command in commands:
+        ran = subprocess.run(
+            [sys.executable, "-m", "osoa_pl", *command], capture_output=True, text=True, check=True
+        )
+        assert "3 images" in ran.stderr or "1 file" in ran.stderr
+        assert "compiling" not in ran.stderr
