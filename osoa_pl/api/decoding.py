@@ -293,21 +293,23 @@ class _PlaneRun:
         if shard.policy.get("name") == "none" and number:
             shapes = self._part.shapes(shard.channels)
             skip, first = clean_start(shapes, decoding.settings, number)
-        watch = decoding.watch
+        watch, where = decoding.watch, f"{decoding.reader.label}: shard {shard.number}"
         try:
             policy = policies.from_manifest(shard.policy)
-            model, moment = zoo.build(
-                decoding.checkpoint(), shard.channels, device=decoding.device,
-                threads=decoding.threads, weights=policy.weights,
-            )  # fmt: skip
+        except ArchiveError as error:
+            raise ArchiveError(f"{where}: {error}") from error
+        model, moment = zoo.build(
+            decoding.checkpoint(), shard.channels, device=decoding.device,
+            threads=decoding.threads, weights=policy.weights,
+        )  # fmt: skip
+        try:
             session = Session(
                 model, policy, moment,
                 self._part.shapes(shard.channels), decoding.settings, seed=decoding.seed,
                 shard=shard.number,
                 watch=None if watch is None else lambda pixels: watch(pixels * shard.channels),
             )  # fmt: skip
-        except (UsageError, ArchiveError) as error:  # what the manifest asks for does not fit
-            where = f"{decoding.reader.label}: shard {shard.number}"
+        except UsageError as error:  # what the manifest asks of a model that cannot
             raise ArchiveError(f"{where}: {error}") from error
         self._segment, self._reached = skip, first
         self._run = self._located(

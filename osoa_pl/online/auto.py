@@ -72,9 +72,8 @@ def best_weights(names: Sequence[str], sample: Callable[[Policy], Session], thre
             session.step()
         costs[name] = sum(session.image_prices)
 
-    if len(names) > 1:
-        Together().run([partial(code, name) for name in names], threads)
-    return min(names, key=lambda name: costs.get(name, 0))
+    Together().run([partial(code, name) for name in names], threads)
+    return min(names, key=costs.__getitem__)
 
 
 def choose(
