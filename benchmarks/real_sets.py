@@ -1,6 +1,7 @@
 """All collections of a data folder: none, online and auto against JPEG XL e9, WebP and xz.
 
-    python benchmarks/real_sets.py DATA --out results.json [--part ours|rivals] [--effort N] [SET]
+    python benchmarks/real_sets.py DATA [SET ...] --out results.json [--part ours|rivals]
+        [--effort N] [--checkpoint NAME] [--first IMAGES]
     python benchmarks/real_sets.py DATA --out results.json --print
 
 DATA holds `targets/*.npz`, `video/*/`, `cifar10.npz`, `pretrain/val/`, `whole/`, and the test
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from osoa_pl.errors import UsageError
+from osoa_pl.models.checkpoint import DEFAULT
 from osoa_pl.report.bench import ADAPTATIONS, bench
 
 RIVALS = ("jxl-e9", "webp", "xz")
@@ -50,6 +52,19 @@ def sets(data: Path, folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def first(inputs: list[Path], count: int, folder: Path) -> list[Path]:
+    """The first `count` images of one input, in `folder`."""
+    (source,) = inputs
+    if source.is_dir():
+        return sorted(path for path in source.iterdir() if path.suffix != ".csv")[:count]
+    images = np.load(source)
+    images = images["images"] if source.suffix == ".npz" else images
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{source.stem}_first_{count}.npy"
+    np.save(path, images[:count])
+    return [path]
+
+
 Results = dict[str, list[dict[str, Any]]]
 
 
@@ -59,6 +74,7 @@ def measure(
     adaptations: list[str],
     effort: int | None,
     threads: int | None,
+    checkpoint: str,
 ) -> list[dict[str, Any]]:
     """The rows of one set; empty where it has no pixels that a model takes."""
     try:
@@ -68,6 +84,7 @@ def measure(
             rival_names=() if part == "ours" else RIVALS,
             effort=effort,
             threads=threads,
+            checkpoint=checkpoint,
         )
     except UsageError as error:
         print(f"  {error}", flush=True)
@@ -121,18 +138,25 @@ def main() -> None:
     parser.add_argument("--part", choices=("ours", "rivals"))
     parser.add_argument("--adaptations", nargs="+", choices=ADAPTATIONS, default=ADAPTATIONS)
     parser.add_argument("--effort", type=int)
+    parser.add_argument("--checkpoint", default=DEFAULT)
+    parser.add_argument("--first", type=int, help="take only so many images of each set")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--beside", type=Path, help="results of more effort, for the table")
     parser.add_argument("--print", action="store_true", dest="show")
     args = parser.parse_args()
     results: Results = json.loads(args.out.read_text()) if args.out.exists() else {}
     beside: Results = json.loads(args.beside.read_text()) if args.beside else {}
-    for name, inputs in sets(args.data, args.out.with_suffix(".sets")).items():
+    folder = args.out.with_suffix(".sets")
+    for name, inputs in sets(args.data, folder).items():
         if args.show or (args.sets and name not in args.sets):
             continue
         rows = results.setdefault(name, [])
         print(name, flush=True)
-        for row in measure(inputs, args.part, args.adaptations, args.effort, args.threads):
+        taken = first(inputs, args.first, folder) if args.first else inputs
+        found = measure(
+            taken, args.part, args.adaptations, args.effort, args.threads, args.checkpoint
+        )
+        for row in found:
             key = (row["codec"], row["arrangement"])
             rows[:] = [r for r in rows if (r["codec"], r["arrangement"]) != key]
             rows.append(row)

@@ -19,23 +19,25 @@ import csv
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from synthetic_collections import collection
+from synthetic_collections import KINDS, collection
 
 from osoa_pl.arith.optim import Adam, clip_by_exact_norm, exact_norm
+from osoa_pl.datamodules.mnist import MNIST
 from osoa_pl.models.eigenbasis import Eigenbasis
 from osoa_pl.models.features import RADIUS, TileBatch, fill_tile, make_batch
 from osoa_pl.models.memory import MemoryState
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig, initial_parameters
 from osoa_pl.online.plan import BatchSettings, batches
 
-SETTINGS = BatchSettings(batch_pixels=2048, first_pixels=1024)
-STEP_SIZES = (3e-4, 6e-4, 1e-3)
+SETTINGS = BatchSettings(batch_pixels=1024, first_pixels=512, first_batches=64)
+STEP_SIZES = (3e-4, 6e-4, 1e-3, 0.0, 0.0)
 MEMORY_BITS = 16
 
 
@@ -48,13 +50,40 @@ def photographs(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(p).convert("RGB")) for p in free]
 
 
+def digit_images(rng: np.random.Generator, digits: np.ndarray, pixels: int) -> list[np.ndarray]:
+    """Handwritten digits, as they are, on a wider ground or resized; dark on light or not."""
+    count = max(2, pixels // digits[0].size)
+    chosen = digits[rng.integers(0, len(digits), count)]
+    if rng.random() < 0.3:
+        chosen = np.pad(chosen, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    if rng.random() < 0.2:
+        size = (int(rng.integers(14, 40)), int(rng.integers(14, 40)))
+        chosen = np.stack([np.asarray(Image.fromarray(d[..., 0]).resize(size)) for d in chosen])
+        chosen = chosen[..., None]
+    chosen = 255 - chosen if rng.random() < 0.2 else chosen
+    return list(np.repeat(chosen, 3, -1))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What collections are made of: photographs, kinds, and a share of handwritten digits."""
+
+    photos: list[np.ndarray]
+    kinds: Sequence[str]
+    digits: np.ndarray
+    share: float
+
+
 def images_of(
-    rng: np.random.Generator, photos: list[np.ndarray], channels: int, pixels: int
+    rng: np.random.Generator, material: Material, channels: int, pixels: int
 ) -> list[np.ndarray]:
     """One collection, flipped or with its channels exchanged as a whole; grey from RGB."""
-    images = collection(rng, photos, pixels)
-    if rng.random() < 0.5:
-        images = [image[:, ::-1] for image in images]
+    if rng.random() < material.share:
+        images = digit_images(rng, material.digits, pixels)
+    else:
+        images = collection(rng, material.photos, pixels, material.kinds)
+        if rng.random() < 0.5:
+            images = [image[:, ::-1] for image in images]
     if channels == 1:
         kind = int(rng.integers(4))
         if kind < 3:
@@ -86,11 +115,11 @@ class Lane:
     """Endless collections, one after the other, each with an empty memory to begin with."""
 
     def __init__(
-        self, model: MemoryAutoregressive, photos: list[np.ndarray], seed: int, largest: int,
+        self, model: MemoryAutoregressive, material: Material, seed: int, largest: int,
         second_moment: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
         """second_moment: the lane adapts, with Adam from here."""
-        self._model, self._photos, self._largest = model, photos, largest
+        self._model, self._material, self._largest = model, material, largest
         self._second_moment = second_moment
         self._rng = np.random.default_rng(seed)
         self._source: Iterator[TileBatch] = iter(())
@@ -98,7 +127,7 @@ class Lane:
     def _begin(self) -> None:
         channels = self._model.channels
         pixels = int(math.exp(self._rng.uniform(math.log(20_000), math.log(self._largest))))
-        images = images_of(self._rng, self._photos, channels, pixels)
+        images = images_of(self._rng, self._material, channels, pixels)
         self._source = batches_of(images, channels)
         self._memory = MemoryState(channels, MEMORY_BITS, self._model.memory.pool)
         self._maxima = self._model.activation_max.clone()
@@ -196,6 +225,9 @@ def gradients(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--digits", type=Path, help="folder of MNIST, whose training part joins")
+    parser.add_argument("--digits-share", type=float, default=0.6, help="of the collections")
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS])
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--depth", type=int, default=4)
@@ -239,11 +271,15 @@ def main() -> None:
         average = saved["average"]
         step, spent = saved["step"], saved["spent"]
     photos = photographs(args.data)
+    digits, share = np.zeros((5001, 28, 28, 1), np.uint8), 0.0
+    if args.digits is not None:
+        digits, share = MNIST(root=args.digits).train_images(), args.digits_share
+    material = Material(photos, args.kinds, digits[:-5000], share)
     lanes = [
-        Lane(model, photos, args.seed + 1000 * step + lane, args.largest, moment)
+        Lane(model, material, args.seed + 1000 * step + lane, args.largest, moment)
         for lane in range(args.lanes)
     ]
-    held_out = photographs(args.data.parent / "val")
+    held_out = Material(photographs(args.data.parent / "val"), args.kinds, digits[-5000:], share)
     rng = np.random.default_rng(7)
     validation = [images_of(rng, held_out, args.channels, 40_000) for _ in range(16)]
     print(f"{config} {model.parameters.numel()} parameters, {len(photos)} photos", flush=True)
@@ -292,7 +328,9 @@ def main() -> None:
     save(file, model, optimizer, average, step, budget, moment, basis)
     model.parameters.copy_(average)
     model.stepped()
-    plain = [Lane(model, photos, args.seed + 77 + lane, args.largest) for lane in range(args.lanes)]
+    plain = [
+        Lane(model, material, args.seed + 77 + lane, args.largest) for lane in range(args.lanes)
+    ]
     found, model.activation_max = gradients(model, plain, 480)
     moment = torch.stack(found).square().mean(0)
     model.stepped()

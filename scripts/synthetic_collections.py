@@ -11,7 +11,7 @@ import argparse
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,23 @@ def photo_tiles(rng: Rng, photos: Photos, pixels: int) -> list[np.ndarray]:
     while len(images) < 2:  # photographs smaller than the tiles
         images.append(np.asarray(Image.fromarray(pick(rng, photos)).resize((w, h))))
     return order(rng, images[:count], 0.2)
+
+
+def thumbnails(rng: Rng, photos: Photos, pixels: int) -> list[np.ndarray]:
+    """Large parts of photographs, all made the same small size by one filter."""
+    size = side(rng, pixels, 16, 72)
+    h, w = (size, size) if chance(rng, 0.7) else (size, side(rng, pixels, 16, 72))
+    filters = Image.Resampling.BOX, Image.Resampling.LANCZOS, Image.Resampling.BICUBIC
+    method, least, images = pick(rng, list(filters)), rng.uniform(0.2, 0.8), []
+    for _ in range(max(2, pixels // (h * w))):
+        photo = Image.fromarray(pick(rng, photos))
+        scale = rng.uniform(least, 1) * min(photo.width / w, photo.height / h)
+        x = rng.uniform(0, photo.width - scale * w)
+        y = rng.uniform(0, photo.height - scale * h)
+        small = photo.resize((w, h), method, (x, y, x + scale * w, y + scale * h))
+        image = np.asarray(small)
+        images.append(image[:, ::-1] if chance(rng, 0.5) else image)
+    return images
 
 
 def sign(rng: Rng, size: int) -> Image.Image:
@@ -407,6 +424,7 @@ def controls(rng: Rng, photos: Photos, pixels: int) -> list[np.ndarray]:
 # Kinds with their weights.
 KINDS: dict[str, tuple[Kind, float]] = {
     "photo_tiles": (photo_tiles, 0.24),
+    "thumbnails": (thumbnails, 0.10),
     "photo_objects": (photo_objects, 0.04),
     "video": (video, 0.12),
     "game_tiles": (game_tiles, 0.09),
@@ -422,9 +440,11 @@ KINDS: dict[str, tuple[Kind, float]] = {
 }
 
 
-def collection(rng: np.random.Generator, photos: Photos, pixels: int) -> list[np.ndarray]:
-    """Images uint8 (h, w, 3) of one random collection, about `pixels` pixels in all."""
-    kinds, weights = zip(*KINDS.values())
+def collection(
+    rng: np.random.Generator, photos: Photos, pixels: int, names: Sequence[str] = tuple(KINDS)
+) -> list[np.ndarray]:
+    """Images uint8 (h, w, 3) of one random collection of these kinds, some `pixels` in all."""
+    kinds, weights = zip(*(KINDS[name] for name in names))
     total = np.cumsum(weights)
     images = kinds[int(np.searchsorted(total, rng.random() * total[-1]))](rng, photos, pixels)
     if chance(rng, 0.05):  # some images come twice
