@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from pretrain import Lane, gradients, photographs
+from pretrain import Lane, Material, gradients, photographs
 
 from osoa_pl.models.eigenbasis import Eigenbasis, from_gradients
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig, initial_parameters
@@ -47,7 +47,7 @@ def grown(config: MemoryConfig, flat: torch.Tensor, wider: MemoryConfig) -> torc
 
 def lanes(model: MemoryAutoregressive, photos: list, seed: int) -> list[Lane]:
     """Collections of all kinds, without adaptation."""
-    return [Lane(model, photos, seed + n, 200_000) for n in range(24)]
+    return [Lane(model, Material(photos), seed + n, 200_000) for n in range(24)]
 
 
 def main() -> None:

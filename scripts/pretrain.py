@@ -20,7 +20,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +69,9 @@ class Material:
     """What collections are made of: photographs, kinds, and a share of handwritten digits."""
 
     photos: list[np.ndarray]
-    kinds: Sequence[str]
-    digits: np.ndarray
-    share: float
+    kinds: Sequence[str] = tuple(KINDS)
+    digits: np.ndarray = field(default_factory=lambda: np.zeros((1, 28, 28, 1), np.uint8))
+    share: float = 0.0
 
 
 def images_of(
@@ -271,15 +271,16 @@ def main() -> None:
         average = saved["average"]
         step, spent = saved["step"], saved["spent"]
     photos = photographs(args.data)
-    digits, share = np.zeros((5001, 28, 28, 1), np.uint8), 0.0
+    material = Material(photos, args.kinds)
+    held_out = Material(photographs(args.data.parent / "val"), args.kinds)
     if args.digits is not None:
-        digits, share = MNIST(root=args.digits).train_images(), args.digits_share
-    material = Material(photos, args.kinds, digits[:-5000], share)
+        digits = MNIST(root=args.digits).train_images()
+        material = replace(material, digits=digits[:-5000], share=args.digits_share)
+        held_out = replace(held_out, digits=digits[-5000:], share=args.digits_share)
     lanes = [
         Lane(model, material, args.seed + 1000 * step + lane, args.largest, moment)
         for lane in range(args.lanes)
     ]
-    held_out = Material(photographs(args.data.parent / "val"), args.kinds, digits[-5000:], share)
     rng = np.random.default_rng(7)
     validation = [images_of(rng, held_out, args.channels, 40_000) for _ in range(16)]
     print(f"{config} {model.parameters.numel()} parameters, {len(photos)} photos", flush=True)

@@ -268,9 +268,12 @@ class PartCoder:
         return _Round(choices, shards, blocks, names, total)
 
     def _policy(self, weights: str) -> Policy:
-        if self.options.adaptation == "none":
-            return NoAdaptation(weights=weights)
-        return OnlineAdaptation(step_size=self.options.step_size, weights=weights)
+        """What is asked for; the first that `auto` tries."""
+        steps = {"online": [self.options.step_size], "none": []}
+        steps["auto"] = [size for size, _ in self.options.search.ways]
+        for size in steps[self.options.adaptation]:
+            return OnlineAdaptation(step_size=size, weights=weights)
+        return NoAdaptation(weights=weights)
 
     def _best_weights(
         self, choices: list[Choice], channels: int, shapes: list[tuple[int, int]]
@@ -283,12 +286,12 @@ class PartCoder:
         planes = enumerate(self._planes(choices, channels))
         sample = [plane[taken[n]].copy() for n, plane in planes if n in taken]
 
-        def begin(policy: Policy) -> Session:
-            model, moment = self._built(channels, policy.weights)
-            sizes = [plane.shape[:2] for plane in sample]
+        def begin(weights: str) -> Session:
+            model, moment = self._built(channels, weights)
             session = Session(
-                model, policy, moment, sizes, self.options.settings, seed=self.options.seed
-            )
+                model, self._policy(weights), moment, [plane.shape[:2] for plane in sample],
+                self.options.settings, seed=self.options.seed,
+            )  # fmt: skip
             session.begin(sample)
             return session
 

@@ -1,11 +1,11 @@
 """The policy `auto`: code the shard in several ways, keep the smallest.
 
-Where the checkpoint has several starting weights, those that code a sample of the shard best are
-taken first (`best_weights`; so they are for other policies). Candidates then race over the shard's
-first segments, by coded bytes; the winner, and `none` beside it, are coded to the end. How many
-race and how far is the effort. The choice depends on coded sizes alone: the same input and options
-give the same bytes, however many threads there are, and where `none` takes part the result is never
-larger than `none` itself, whatever the collection does.
+Where the checkpoint has several starting weights, those that a sample of the shard adapts from best
+are taken first (`best_weights`; so they are for other policies). Candidates then race over the
+shard's first segments, by coded bytes; the winner, and `none` beside it, are coded to the end. How
+many race and how far is the effort. The choice depends on coded sizes alone: the same input and
+options give the same bytes, however many threads there are, and where `none` takes part the result
+is never larger than `none` itself, whatever the collection does.
 """
 
 from __future__ import annotations
@@ -59,15 +59,16 @@ def search(effort: int, step_sizes: Sequence[float]) -> Search:
     return Search(ways, segments, plain=effort not in (2, 4))
 
 
-def best_weights(names: Sequence[str], sample: Callable[[Policy], Session], threads: int) -> str:
+def best_weights(names: Sequence[str], sample: Callable[[str], Session], threads: int) -> str:
     """The name of the weights that code a sample with the fewest bits; the first in a tie.
 
-    sample: makes a session that has begun to encode it. threads: how many run side by side.
+    sample: makes a session that starts from these weights and has begun to encode it. threads: how
+    many run side by side.
     """
     costs: dict[str, int] = {}
 
     def code(name: str) -> None:
-        session = sample(NoAdaptation(weights=name))
+        session = sample(name)
         while session.code() is not None and not Together.in_vain():
             session.step()
         costs[name] = sum(session.image_prices)
