@@ -15,6 +15,8 @@ from osoa_pl.errors import UsageError
 from osoa_pl.format.items import MAX_WIDTH
 
 MAX_BATCH_PIXELS = 1 << 16
+RUN = 8
+"""Consecutive images in a sample."""
 _SINCE = {"first_batches": 4, "gradient_stride": 5}
 """Format versions that brought a setting; it is 1 in those before."""
 
@@ -124,21 +126,24 @@ def batches(shapes: Iterable[tuple[int, int]], settings: BatchSettings) -> Itera
 
 
 def spread(shapes: Sequence[tuple[int, int]], pixels: int) -> list[tuple[int, int, int]]:
-    """(image, first row, rows) of about so many pixels in all that stand for the images, at least
-    one.
+    """(image, first row, rows) of about so many pixels in all that stand for the images.
 
-    Evenly spread over the images; of large ones the middle rows alone. shapes: (height, width).
+    Runs of images, as what comes before an image counts, evenly spread; of large images the middle
+    rows alone. At least one run. shapes: (height, width).
     """
-    most = max(1, pixels // max(1, min(len(shapes), 8)))
+    most = max(1, pixels // max(1, min(len(shapes), RUN)))
     rows = [min(h, max(1, most // w)) for h, w in shapes]
     areas = [taken * w for taken, (_, w) in zip(rows, shapes, strict=True)]
-    total, due, taken = sum(areas), 0, []
-    for number, area in enumerate(areas):
+    total, due = sum(areas), 0
+    taken: list[int] = []
+    for first in range(0, len(areas), RUN):
+        area = sum(areas[first : first + RUN])
         due += area * pixels
         if 2 * due >= area * total:
             due -= area * total
-            taken.append(number)
-    return [(n, (shapes[n][0] - rows[n]) // 2, rows[n]) for n in taken or [0]]
+            taken += range(first, min(first + RUN, len(areas)))
+    taken = taken or [*range(min(RUN, len(areas)))]
+    return [(n, (shapes[n][0] - rows[n]) // 2, rows[n]) for n in taken]
 
 
 def segments(
