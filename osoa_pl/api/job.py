@@ -47,8 +47,7 @@ from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
 from osoa_pl.online import auto
 from osoa_pl.online.online import OnlineAdaptation
-from osoa_pl.online.plan import BatchSettings, chosen, needed_version
-from osoa_pl.online.policy import WEIGHTS_SINCE
+from osoa_pl.online.plan import WEIGHTS_SINCE, BatchSettings, chosen, needed_version
 from osoa_pl.types import ARITHMETIC_VERSION, MODES, Item
 
 PathOrArrays = (

@@ -9,8 +9,7 @@ from typing import Any
 from osoa_pl.errors import DamagedArchiveError, PortabilityError
 from osoa_pl.format.blocks import BLOCK_BYTES, MAX_BLOCK_BYTES, BlockInfo
 from osoa_pl.format.container import ArchiveReader, require
-from osoa_pl.online.plan import BatchSettings, newer_than
-from osoa_pl.online.policy import WEIGHTS_SINCE
+from osoa_pl.online.plan import WEIGHTS_SINCE, BatchSettings, newer_than
 from osoa_pl.types import ARITHMETIC_VERSION
 
 _MAX_NAME = 255

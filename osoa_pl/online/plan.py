@@ -20,6 +20,9 @@ RUN = 8
 _SINCE = {"first_batches": 4, "gradient_stride": 5}
 """Format versions that brought a setting; it is 1 in those before."""
 
+WEIGHTS_SINCE = 6
+"""The format version that brought `weights` in policies."""
+
 
 @dataclass(frozen=True)
 class BatchSettings:

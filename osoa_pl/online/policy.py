@@ -15,8 +15,6 @@ from osoa_pl.errors import ArchiveError, UsageError
 from osoa_pl.models.base import Model
 from osoa_pl.models.features import TileBatch
 
-WEIGHTS_SINCE = 6
-"""The format version whose readers know `weights` in a policy."""
 MAX_NAME = 64
 """Characters of a name of weights."""
 

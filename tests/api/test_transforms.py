@@ -208,7 +208,7 @@ def test_plain_planes_stand_side_by_side(tmp_path: Path, checkpoint_path: str) -
 
 def test_an_older_format_has_none_of_it(archive: Path) -> None:
     members = take_apart(archive.read_bytes())
-    for version, reason in ((2, "has what format 2 has not"), (6, "made by a newer version")):
+    for version, reason in ((2, "has what format 2 has not"), (7, "made by a newer version")):
         forged = changed(members, manifest=lambda m, v=version: m.update(format=v))
         with pytest.raises(ArchiveError, match=reason):
             osoa_pl.open_archive(io.BytesIO(join(forged)))
