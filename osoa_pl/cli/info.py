@@ -140,11 +140,17 @@ def _tell_checkpoints(console: Console) -> int:
         console.emit("checkpoints", checkpoints=found)
         return 0
     rows = [
-        (c["name"], str(c["bytes"]), c["sha256"], ", ".join(c["models"]) or c["problem"])
+        (c["name"], str(c["bytes"]), c["sha256"], _models(c["models"]) or c["problem"])
         for c in found
     ]
     console.table(("name", "bytes", "SHA-256", "models"), rows, last_left=True)
     return 0
+
+
+def _models(models: dict[str, Any]) -> str:
+    """Kinds of pixel, each with the names of its further starting weights."""
+    named = {kind: ", ".join(about.get("weights", ())) for kind, about in models.items()}
+    return ", ".join(f"{kind} ({names})" if names else kind for kind, names in named.items())
 
 
 def installed_checkpoints() -> list[dict[str, Any]]:
