@@ -17,9 +17,9 @@ class OsoaError(Exception):
         self.hint = hint
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The system's words for an error, without its number and the file that messages name."""
-    return getattr(error, "strerror", None) or str(error)
+    return str(getattr(error, "strerror", None) or error)
 
 
 class UsageError(OsoaError, ValueError):

@@ -1,7 +1,7 @@
 """Make a checkpoint of finished pretraining runs: `NAME.safetensors` and `SHA256SUMS` beside it.
 
     python scripts/export_checkpoint.py --rgb RUN.pt --grey RUN.pt --out checkpoints/base \\
-        --further rgb.photo=RUN.pt grey.digits=RUN.pt
+        --further rgb.photo=RUN.pt grey.photo=RUN.pt
 
 `--further` adds starting weights by name; they have the sizes and the basis of their kind.
 """

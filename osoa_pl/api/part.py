@@ -269,11 +269,11 @@ class PartCoder:
 
     def _policy(self, weights: str) -> Policy:
         """What is asked for; the first that `auto` tries."""
-        steps = {"online": [self.options.step_size], "none": []}
-        steps["auto"] = [size for size, _ in self.options.search.ways]
-        for size in steps[self.options.adaptation]:
-            return OnlineAdaptation(step_size=size, weights=weights)
-        return NoAdaptation(weights=weights)
+        adaptation, ways = self.options.adaptation, self.options.search.ways
+        if adaptation == "none" or (adaptation == "auto" and not ways):
+            return NoAdaptation(weights=weights)
+        size = self.options.step_size if adaptation == "online" else ways[0][0]
+        return OnlineAdaptation(step_size=size, weights=weights)
 
     def _best_weights(
         self, choices: list[Choice], channels: int, shapes: list[tuple[int, int]]

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import config, njit, types
-from numba.core import cgutils
+from numba.core import cgutils, event
 from numba.extending import intrinsic
+
+from osoa_pl import compilation
 
 BORROWED: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
 """Options of `njit` for kernels that make no arrays and return none.
@@ -18,6 +20,17 @@ numba counts the references to every view, by two atomic operations of 20 cycles
 
 _settings: Any = config
 _COMPILED = not _settings.DISABLE_JIT
+
+
+class _Compilation(event.Listener):
+    def on_start(self, event: event.Event) -> None:
+        compilation.begun()
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Compilation())
 
 
 @intrinsic

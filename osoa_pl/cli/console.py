@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
+from osoa_pl.compilation import telling
+
 Color = Literal["auto", "always", "never"]
 Watch = Callable[[int, int], None]
 
@@ -119,30 +121,14 @@ class Console:
         elif self.quiet:
             yield _ignore
         elif self._err.isatty() and os.environ.get("TERM") != "dumb":
-            with self._bar(label, unit) as watch, self._telling_of_compilation():
+            with self._bar(label, unit) as watch, telling(self._tell_of_compilation):
                 yield watch
         else:
-            with self._telling_of_compilation():
+            with telling(self._tell_of_compilation):
                 yield self._plain_lines(label, unit)
 
-    @contextmanager
-    def _telling_of_compilation(self) -> Iterator[None]:
-        """Say it once where this block compiles kernels, which takes up to two minutes."""
-        from numba.core import event
-
-        class Listener(event.Listener):
-            def on_start(self, event: event.Event) -> None:
-                if not told:
-                    told.append(True)
-                    say("compiling kernels: once, one to two minutes")
-
-            def on_end(self, event: event.Event) -> None:
-                pass
-
-        told: list[bool] = []
-        say = self.note
-        with event.install_listener("numba:compile", Listener()):
-            yield
+    def _tell_of_compilation(self) -> None:
+        self.note("compiling kernels: once, one to two minutes")
 
     def _status_lines(self, label: str, unit: str) -> Watch:
         began = last = time.monotonic()

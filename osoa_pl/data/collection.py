@@ -17,7 +17,7 @@ from osoa_pl.data.images import Picture
 from osoa_pl.data.listing import Found, Listing, list_files
 from osoa_pl.data.picture import Raster
 from osoa_pl.data.planes import Planes, join, planes_of
-from osoa_pl.errors import InputError, UsageError
+from osoa_pl.errors import InputError, UsageError, reason
 from osoa_pl.format.items import ARRAY_MODES, array_layout, size_problem
 from osoa_pl.format.names import fold, name_problem, parents
 from osoa_pl.types import MODES, Item, form_of
@@ -401,5 +401,4 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{files.describe(path)}: cannot be read: {reason}") from error
+        raise InputError(f"{files.describe(path)}: cannot be read: {reason(error)}") from error

@@ -240,8 +240,7 @@ def writing_stream(label: str) -> Iterator[None]:
     except (OsoaError, BrokenPipeError):
         raise
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OsoaError(f"{label}: cannot write: {reason}") from error
+        raise OsoaError(f"{label}: cannot write: {reason(error)}") from error
 
 
 def hide(url: str) -> str:
@@ -382,8 +381,7 @@ def _remote(label: str, done: str) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+    return " ".join((reason(error) or type(error).__name__).split())
 
 
 def _file_name(file: object) -> str:

@@ -136,7 +136,7 @@ def spread(shapes: Sequence[tuple[int, int]], pixels: int) -> list[tuple[int, in
     """
     most = max(1, pixels // max(1, min(len(shapes), RUN)))
     rows = [min(h, max(1, most // w)) for h, w in shapes]
-    areas = [taken * w for taken, (_, w) in zip(rows, shapes, strict=True)]
+    areas = [h * w for h, (_, w) in zip(rows, shapes, strict=True)]
     total, due = sum(areas), 0
     taken: list[int] = []
     for first in range(0, len(areas), RUN):

@@ -53,7 +53,7 @@ class Policy(Protocol):
 
 def checked_weights(name: object) -> str:
     """A name of starting weights as it was given. Raises UsageError for what cannot be one."""
-    if not isinstance(name, str) or len(name) > MAX_NAME or not (name.isprintable()):
+    if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable():
         raise UsageError(f"weights: found {name!r:.80}, expected a name")
     return name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from importlib import import_module
 
 import pytest
 from numba import njit
@@ -93,6 +94,7 @@ def test_speed_leaves_out_what_came_before_the_first_samples(
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_compilation_is_told_once(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    import_module("osoa_pl.arith.native")
     monkeypatch.setenv("TERM", "xterm")
     err = Terminal() if terminal else io.StringIO()
     with Console(stdout=io.StringIO(), stderr=err).progress("compressing"):
