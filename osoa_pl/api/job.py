@@ -28,12 +28,9 @@ from osoa_pl.api.members import (
     file_block_member,
 )
 from osoa_pl.api.options import Adaptation, CodingOptions
-from osoa_pl.api.part import (
-    PartCoder,
-    PartResult,
-    code_part,
-)
+from osoa_pl.api.part import PartCoder, PartResult, code_part
 from osoa_pl.api.pieces import Piece, check_unchanged, even_limit
+from osoa_pl.api.tiers import best_tier
 from osoa_pl.data import files
 from osoa_pl.data.collection import Collection, Entry, collect
 from osoa_pl.data.listing import list_inputs
@@ -181,11 +178,23 @@ class CompressionJob:
     def __enter__(self) -> Self:
         try:
             self._writer.__enter__()
+            self._choose_tier()
             self._check_leftover()
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    def _choose_tier(self) -> None:
+        """Where no checkpoint is named and the effort allows, take the best for a sample.
+
+        Not where it is embedded: a larger one costs more than it gains.
+        """
+        asked = self._options
+        free = asked.checkpoint == checkpoints.DEFAULT and not asked.embed_checkpoint
+        if free and asked.adaptation == "auto" and self.options.search.tiers and self.parts[0]:
+            self.options = best_tier(self.parts[0], self.options, self.folder)
+            self.checkpoint = self.options.checkpoint
 
     def _check_leftover(self) -> None:
         """Raises UsageError where the folder is left by a run with other options."""
@@ -321,8 +330,9 @@ class CompressionJob:
 
         options = self._options
         try:
+            named = options.checkpoint != checkpoints.DEFAULT and not options.embed_checkpoint
             with Archive(
-                path, checkpoint=None if options.embed_checkpoint else options.checkpoint,
+                path, checkpoint=options.checkpoint if named else None,
                 device=options.device, threads=options.threads, watch=watch,
             ) as archive:  # fmt: skip
                 archive.verify(jobs=options.jobs)
@@ -484,7 +494,8 @@ def _policies(shards: Sequence[Mapping[str, Any]], plain: bool) -> tuple[str, ..
 
 def _policy_label(shard: Mapping[str, Any]) -> str:
     kind, policy = zoo.KINDS[shard["channels"]], shard["policy"]
-    start = f" from {policy['weights']}" if "weights" in policy else ""
+    weights = policy.get("weights", "")
     if policy["name"] == "online":
+        start = f" from {weights}" if weights else ""
         return f"{kind}: online{start}, step size {policy['step_size']:g}"
-    return f"{kind}: not adapting{start}"
+    return f"{kind}: not adapting" + (f", {weights} weights" if weights else "")

@@ -207,6 +207,12 @@ class PartCoder:
             if name not in used:
                 self._folder.remove(name)
 
+    def sample_cost(self) -> int:
+        """Price of a sample of the planes that the model would code, at the best of its weights."""
+        choices = alternatives(self.pieces, self._kinds, not self._direct())[0]
+        planes = {channels: list(self._shapes(choices, channels)) for channels in (3, 1)}
+        return sum(self._sampled(choices, c, shapes)[1] for c, shapes in planes.items() if shapes)
+
     def model(self, channels: int, weights: str = "") -> Model:
         """A new model at theta_0, of these weights, for planes of so many channels."""
         return self._built(channels, weights)[0]
@@ -238,7 +244,9 @@ class PartCoder:
             if channels in policies:
                 runs = auto.fixed(begin, from_manifest(policies[channels]))
             else:
-                weights = self._best_weights(choices, channels, shapes)
+                weights = ""
+                if len(zoo.weights_of(self.options.checkpoint, channels)) > 1:
+                    weights, _ = self._sampled(choices, channels, shapes)
                 if self.options.adaptation == "auto":
                     runs = auto.choose(begin, self.options.search, weights)
                 else:
@@ -275,13 +283,11 @@ class PartCoder:
         size = self.options.step_size if adaptation == "online" else ways[0][0]
         return OnlineAdaptation(step_size=size, weights=weights)
 
-    def _best_weights(
+    def _sampled(
         self, choices: list[Choice], channels: int, shapes: list[tuple[int, int]]
-    ) -> str:
-        """Of the checkpoint's weights for such planes those that suit these best."""
+    ) -> tuple[str, int]:
+        """(which of the checkpoint's weights suit such planes best, what a sample costs)."""
         names = zoo.weights_of(self.options.checkpoint, channels)
-        if len(names) == 1:
-            return names[0]
         taken = {n: slice(row, row + rows) for n, row, rows in spread(shapes, auto.SAMPLE_PIXELS)}
         planes = enumerate(self._planes(choices, channels))
         sample = [plane[taken[n]].copy() for n, plane in planes if n in taken]

@@ -67,8 +67,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--effort", type=whole(1, 9), metavar="N", help="of auto, as for compress (default: 5)"
     )
     group.add_argument(
-        "--checkpoint", default="base", metavar="NAME|PATH",
-        help="checkpoint to start from (default: base)",
+        "--checkpoint", default="default", metavar="NAME|PATH",
+        help="checkpoint to start from (default: base; from --effort 8 on large where better)",
     )  # fmt: skip
     add_json(parser.add_argument_group("output"))
     add_machine(parser.add_argument_group("machine"))

@@ -18,8 +18,9 @@ from typing import Any
 
 from osoa_pl.errors import CheckpointError
 
-DEFAULT = "base"
-_ALIAS = "default"  # a word for whatever the embedded default is
+DEFAULT = "default"
+"""A word for the first of `TIERS`, and where an encoder has the patience for the best of them."""
+TIERS = ("base", "large")
 CHECKPOINT_FORMAT = 1
 MAX_CHECKPOINT_BYTES = 64 << 20
 METADATA_KEY = "osoa_pl"
@@ -50,12 +51,12 @@ def available() -> list[str]:
 
 
 def read(name_or_path: str) -> Checkpoint:
-    """The checkpoint of this name, or in this file. Raises CheckpointError.
+    """The checkpoint of this name, or in this file; `default` is the first of `TIERS`.
 
-    `default` is the name of the one that is taken where none is named.
+    Raises CheckpointError.
     """
-    if name_or_path == _ALIAS:
-        name_or_path = DEFAULT
+    if name_or_path == DEFAULT:
+        name_or_path = TIERS[0]
     path = Path(name_or_path)
     if path.suffix != ".safetensors" and not path.exists():
         for folder in folders():

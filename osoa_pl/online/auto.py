@@ -1,11 +1,12 @@
 """The policy `auto`: code the shard in several ways, keep the smallest.
 
 Where the checkpoint has several starting weights, those that a sample of the shard adapts from best
-are taken first (`best_weights`; so they are for other policies). Candidates then race over the
-shard's first segments, by coded bytes; the winner, and `none` beside it, are coded to the end. How
-many race and how far is the effort. The choice depends on coded sizes alone: the same input and
-options give the same bytes, however many threads there are, and where `none` takes part the result
-is never larger than `none` itself, whatever the collection does.
+are taken first (`best_weights`; so they are for other policies); high efforts choose between
+checkpoints alike. Candidates then race over the shard's first segments, by coded bytes; the winner,
+and `none` beside it, are coded to the end. How many race and how far is the effort. The choice
+depends on coded sizes alone: the same input and options give the same bytes, however many threads
+there are, and where `none` takes part the result is never larger than `none` itself, whatever the
+collection does.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ class Search:
     """Which ways are tried, and how far.
 
     ways: (step size, updates a batch) of each adapting candidate; at least one, or plain.
-    segments: how many they race over; None: to the end. plain: whether `none` takes part.
+    segments: how many they race over; None: to the end. plain: whether `none` takes part. tiers:
+    whether larger checkpoints do, where none is named.
     """
 
     ways: tuple[tuple[float, int], ...]
     segments: int | None = 1
     plain: bool = True
+    tiers: bool = False
 
 
 def search(effort: int, step_sizes: Sequence[float]) -> Search:
@@ -47,7 +50,8 @@ def search(effort: int, step_sizes: Sequence[float]) -> Search:
 
     2: the one that suits most; 3: and `none`; 4: all race over a segment; 5: and `none`; 6, 7: the
     same, with smaller batches (`Family.by_effort` has their sizes); 8: twice the largest and half
-    the smallest too, over four segments; 9: and two updates a batch, all of these to the end.
+    the smallest too, over four segments, and larger checkpoints; 9: and two updates a batch, all
+    of these to the end.
     """
     single = (step_sizes[len(step_sizes) // 2],)
     wide = (step_sizes[0] / 2, *step_sizes, min(2 * step_sizes[-1], MAX_STEP_SIZE))
@@ -56,11 +60,15 @@ def search(effort: int, step_sizes: Sequence[float]) -> Search:
     if effort == 9:
         ways += tuple((size, 2) for size in sizes)
     segments = None if effort == 9 else 4 if effort == 8 else 1
-    return Search(ways, segments, plain=effort not in (2, 4))
+    return Search(ways, segments, plain=effort not in (2, 4), tiers=effort >= 8)
 
 
-def best_weights(names: Sequence[str], sample: Callable[[str], Session], threads: int) -> str:
+def best_weights(
+    names: Sequence[str], sample: Callable[[str], Session], threads: int
+) -> tuple[str, int]:
     """The name of the weights that code a sample with the fewest bits; the first in a tie.
+
+    The other number is what the sample costs, in `prices.UNIT`s of a bit.
 
     sample: makes a session that starts from these weights and has begun to encode it. threads: how
     many run side by side.
@@ -74,7 +82,8 @@ def best_weights(names: Sequence[str], sample: Callable[[str], Session], threads
         costs[name] = sum(session.image_prices)
 
     Together().run([partial(code, name) for name in names], threads)
-    return min(names, key=costs.__getitem__)
+    best = min(names, key=costs.__getitem__)
+    return best, costs[best]
 
 
 def choose(

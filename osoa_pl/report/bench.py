@@ -13,6 +13,7 @@ import numpy as np
 from osoa_pl.data.collection import Collection, Entry, scan
 from osoa_pl.data.files import describe
 from osoa_pl.errors import OsoaError, UsageError
+from osoa_pl.models.checkpoint import DEFAULT
 from osoa_pl.report import measurement, rivals
 
 _RIVALS_TAKE = ("rgb8", "grey8", "rgba8")
@@ -60,7 +61,7 @@ def bench(
     *,
     adaptations: Sequence[str] = ADAPTATIONS,
     rival_names: Sequence[str] = rivals.USUAL,
-    checkpoint: str = "base",
+    checkpoint: str = DEFAULT,
     effort: int | None = None,
     device: str = "cpu",
     threads: int | None = None,

@@ -142,3 +142,32 @@ def test_a_sample_is_spread_over_all_images():
     assert len(found) == 8 and all(rows == 8 for _, _, rows in found)
     assert spread([(1, 100_000)], 10) == [(0, 0, 1)]
     assert spread([(3, 200_000), (1, 1)], 10) != []
+
+
+def test_high_efforts_choose_between_checkpoints(several, tmp_path, monkeypatch):
+    folder = Path(several["wild"]).parent
+    monkeypatch.setattr("osoa_pl.models.checkpoint.folders", lambda: [folder])
+
+    def made(effort: int, *tiers: str, **options: Any) -> Any:
+        monkeypatch.setattr("osoa_pl.models.checkpoint.TIERS", tiers)
+        path = tmp_path / "a.osoa"
+        osoa_pl.compress(
+            images(), path, settings=SMALL, effort=effort, overwrite=True, verify=True, **options
+        )
+        np.testing.assert_array_equal(np.stack(osoa_pl.decompress(path)), images())
+        return manifest_of(take_apart(path.read_bytes()))["checkpoint"]
+
+    assert made(8, "wild", "tame")["name"] == made(8, "tame", "wild")["name"] == "tame"
+    assert made(9, "wild", "tame")["name"] == "tame"
+    assert made(7, "wild", "tame")["name"] == "wild"
+    assert made(8, "wild", "tame", embed_checkpoint=True)["name"] == "wild"
+    assert made(8, "tame", "tame_first")["name"] == "tame"
+    assert made(8, "wild", "tame", checkpoint="wild")["name"] == "wild"
+    assert made(8, "wild", "tame", adaptation="online")["name"] == "wild"
+
+
+def test_the_first_tier_is_taken_without_pictures(tmp_path):
+    (tmp_path / "a.txt").write_text("no picture")
+    osoa_pl.compress(tmp_path / "a.txt", tmp_path / "a.osoa", effort=9)
+    with osoa_pl.open_archive(tmp_path / "a.osoa") as archive:
+        assert archive.info.checkpoint == "base"
