@@ -65,13 +65,26 @@ class MemoryAR(LocalAR):
         pixels = torch.from_numpy(self._memory_reader.pixels(batch)).to(device).long()
         predictors = torch.from_numpy(work.predictors).to(device)
         outputs = self.outputs(torch.from_numpy(work.features).to(device))
-        logits = outputs[:, -PARTS:]
-        logits = torch.cat([logits[:, :1], logits[:, 2:] + found.offsets], 1)
-        there = torch.cat([torch.ones_like(found.valid[:, :1]), found.valid], 1)
-        log_part = F.log_softmax(torch.where(there, logits, logits.new_tensor(_NOTHING)), -1)
-        own = log_part[:, :1] + log_mixture(
-            outputs, pixels, predictors, self.config.mixtures
-        ).unsqueeze(1)
-        hit = (found.values == pixels.unsqueeze(1)).all(2) & found.valid
-        copied = torch.where(hit, log_part[:, 1:], log_part.new_tensor(_NOTHING))
-        return -torch.logsumexp(torch.cat([own, copied], 1), 1).mean() / channels
+        hits = (found.values == pixels.unsqueeze(1)).all(2)
+        nats = negative_log_likelihood(
+            outputs, pixels, predictors, hits, found.valid, found.offsets, self.config.mixtures
+        )
+        return nats.mean() / channels
+
+
+def negative_log_likelihood(
+    outputs: Tensor, pixels: Tensor, predictors: Tensor, hits: Tensor, valid: Tensor,
+    offsets: Tensor, mixtures: int,
+) -> Tensor:  # fmt: skip
+    """-ln P(pixel), shape [P], differentiable; native, not portable. Colours seen have no part.
+
+    outputs [P, O]; pixels, predictors int64 [P, c]; hits, valid bool, offsets [P, COMPONENTS]:
+    which proposals are the pixel, which are there, and the log-odds of their trust.
+    """
+    logits = outputs[:, -PARTS:]
+    logits = torch.cat([logits[:, :1], logits[:, 2:] + offsets], 1)
+    there = torch.cat([torch.ones_like(valid[:, :1]), valid], 1)
+    log_part = F.log_softmax(torch.where(there, logits, logits.new_tensor(_NOTHING)), -1)
+    own = log_part[:, :1] + log_mixture(outputs, pixels, predictors, mixtures).unsqueeze(1)
+    copied = torch.where(hits & valid, log_part[:, 1:], log_part.new_tensor(_NOTHING))
+    return -torch.logsumexp(torch.cat([own, copied], 1), 1)
