@@ -1,10 +1,12 @@
 """Put a pretraining run's weights into the eigenbasis of their gradients, grown first if asked.
 
     python scripts/change_basis.py RUN.pt --data FOLDER --out NEW [--width 128 --depth 6]
+    python scripts/change_basis.py RUN.pt --into OTHER.pt --out NEW
 
 NEW.pt is what `scripts/pretrain.py --start` goes on with: the same function of its inputs, but for
 rounding, as parameters over a frozen basis (`osoa_pl.models.eigenbasis`) with their second moments.
-Growing keeps the function too: units that are new have random inputs and no effect yet.
+Growing keeps the function too: units that are new have random inputs and no effect yet. `--into`
+takes sizes, basis and second moments of another run: further starting weights share them.
 """
 
 from __future__ import annotations
@@ -53,45 +55,52 @@ def lanes(model: MemoryAutoregressive, photos: list, seed: int) -> list[Lane]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--into", type=Path, help="a run in its basis, instead of --data")
     parser.add_argument("--width", type=int)
     parser.add_argument("--depth", type=int)
     parser.add_argument("--batches", type=int, default=600)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if (args.data is None) == (args.into is None):
+        parser.error("either --data or --into")
     torch.set_num_threads(1)
     run = torch.load(args.run, weights_only=True)
     config = MemoryConfig(**{**run["config"], "eigenbasis": False})
     weights = run.get("average", run["parameters"])
     if "basis" in run:
         weights = Eigenbasis(config.network().layers(), run["basis"]).weights(weights)
-    wider = MemoryConfig(
-        config.channels, args.width or config.width, args.depth or config.depth, config.mixtures
+    other = torch.load(args.into, weights_only=True) if args.into else {}
+    wider = (
+        MemoryConfig(**{**other["config"], "eigenbasis": False})
+        if other
+        else MemoryConfig(
+            config.channels, args.width or config.width, args.depth or config.depth, config.mixtures
+        )
     )
     maxima = torch.cat(
         [run["activation_max"], run["activation_max"][-1:].repeat(2 * (wider.depth - config.depth))]
     )
-    model = MemoryAutoregressive(wider, grown(config, weights, wider), maxima, threads=1)
-    photos = photographs(args.data)
     layers = wider.network().layers()
-    found, maxima = gradients(model, lanes(model, photos, 77), args.batches)
-    basis = from_gradients(layers, found)
-    based = MemoryConfig(**{**wider.to_dict(), "eigenbasis": True})
-    frozen = Eigenbasis(layers, basis, compiled=True)
-    turned = MemoryAutoregressive(
-        based, frozen.stored(model.parameters), maxima, threads=1, basis=frozen
-    )
-    found, _ = gradients(turned, lanes(turned, photos, 177), args.batches)
-    torch.save(
-        {
-            "config": based.to_dict(),
-            "parameters": turned.parameters,
-            "activation_max": maxima,
-            "second_moment": torch.stack(found).square().mean(0),
-            "basis": basis,
-        },
-        args.out.with_suffix(".pt"),
-    )
+    weights = grown(config, weights, wider)
+    made = {"config": {**wider.to_dict(), "eigenbasis": True}}
+    if other:
+        made |= {name: other[name] for name in ("second_moment", "basis")}
+        frozen = Eigenbasis(layers, other["basis"], compiled=True)
+        made |= {"parameters": frozen.stored(weights), "activation_max": maxima}
+    else:
+        model = MemoryAutoregressive(wider, weights, maxima, threads=1)
+        photos = photographs(args.data)
+        found, maxima = gradients(model, lanes(model, photos, 77), args.batches)
+        made["basis"] = from_gradients(layers, found)
+        frozen = Eigenbasis(layers, made["basis"], compiled=True)
+        turned = MemoryAutoregressive(
+            MemoryConfig(**made["config"]), frozen.stored(weights), maxima, threads=1, basis=frozen
+        )
+        found, _ = gradients(turned, lanes(turned, photos, 177), args.batches)
+        made["second_moment"] = torch.stack(found).square().mean(0)
+        made |= {"parameters": turned.parameters, "activation_max": maxima}
+    torch.save(made, args.out.with_suffix(".pt"))
 
 
 if __name__ == "__main__":

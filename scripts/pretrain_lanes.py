@@ -167,7 +167,7 @@ class Run:
         self.out = out.with_suffix(".pt")
         self.config = MemoryConfig(**self.saved["config"])
         self.shape = self.config.network()
-        self.first = self.saved["average"].to(device)
+        self.first = self.saved.get("average", self.saved["parameters"]).to(device)
         self.maxima = self.saved["activation_max"].to(device)
         self.moment = self.saved["second_moment"].to(device)
         self.average = self.first.clone()

@@ -45,7 +45,7 @@ def test_lanes_learn_as_the_exact_model_does(scripts, channels, tmp_path, monkey
     exact = Eigenbasis(layers, basis)
     weights = exact.stored(initial_parameters(config, 1))
     run = {
-        "config": config.to_dict(), "average": weights, "basis": basis,
+        "config": config.to_dict(), "parameters": weights, "basis": basis,
         "activation_max": torch.full((config.maxima_count(),), 4.0),
         "second_moment": torch.full_like(weights, 1e-4),
     }  # fmt: skip
