@@ -62,7 +62,8 @@ class Archive:
         check_device(device)
         self._reader = ArchiveReader(source, recover=keep_going)
         self._source, self._keep_going = source, keep_going
-        self._explicit, self._device, self._threads = checkpoint, device, threads
+        self._explicit = None if checkpoint == checkpoints.DEFAULT else checkpoint
+        self._device, self._threads = device, threads
         self.watch, self._done = watch, 0
         known = [self._reader.damage] if self._reader.damage else []
         self._problems = Problems(keep_going, known)

@@ -330,9 +330,8 @@ class CompressionJob:
 
         options = self._options
         try:
-            named = options.checkpoint != checkpoints.DEFAULT and not options.embed_checkpoint
             with Archive(
-                path, checkpoint=options.checkpoint if named else None,
+                path, checkpoint=None if options.embed_checkpoint else options.checkpoint,
                 device=options.device, threads=options.threads, watch=watch,
             ) as archive:  # fmt: skip
                 archive.verify(jobs=options.jobs)

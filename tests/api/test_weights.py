@@ -154,7 +154,9 @@ def test_high_efforts_choose_between_checkpoints(several, tmp_path, monkeypatch)
         osoa_pl.compress(
             images(), path, settings=SMALL, effort=effort, overwrite=True, verify=True, **options
         )
-        np.testing.assert_array_equal(np.stack(osoa_pl.decompress(path)), images())
+        for given in (None, "default"):  # which is no word for a certain checkpoint
+            found = osoa_pl.decompress(path, checkpoint=given)
+            np.testing.assert_array_equal(np.stack(found), images())
         return manifest_of(take_apart(path.read_bytes()))["checkpoint"]
 
     assert made(8, "wild", "tame")["name"] == made(8, "tame", "wild")["name"] == "tame"
