@@ -74,6 +74,26 @@ class Material:
     share: float = 0.0
 
 
+def add_material(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `materials`."""
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--digits", type=Path, help="folder of MNIST, whose training part joins")
+    parser.add_argument("--digits-share", type=float, default=0.6, help="of the collections")
+    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS])
+    parser.add_argument("--channels", type=int, default=3)
+
+
+def materials(args: argparse.Namespace) -> tuple[Material, Material]:
+    """What is trained on, and what is held out."""
+    material = Material(photographs(args.data), args.kinds)
+    held_out = Material(photographs(args.data.parent / "val"), args.kinds)
+    if args.digits is not None:
+        digits = MNIST(root=args.digits).train_images()
+        material = replace(material, digits=digits[:-5000], share=args.digits_share)
+        held_out = replace(held_out, digits=digits[-5000:], share=args.digits_share)
+    return material, held_out
+
+
 def images_of(
     rng: np.random.Generator, material: Material, channels: int, pixels: int
 ) -> list[np.ndarray]:
@@ -224,11 +244,7 @@ def gradients(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--digits", type=Path, help="folder of MNIST, whose training part joins")
-    parser.add_argument("--digits-share", type=float, default=0.6, help="of the collections")
-    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS])
-    parser.add_argument("--channels", type=int, default=3)
+    add_material(parser)
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--mixtures", type=int, default=5)
@@ -270,20 +286,16 @@ def main() -> None:
         optimizer.load(saved["moments"], saved["counters"])
         average = saved["average"]
         step, spent = saved["step"], saved["spent"]
-    photos = photographs(args.data)
-    material = Material(photos, args.kinds)
-    held_out = Material(photographs(args.data.parent / "val"), args.kinds)
-    if args.digits is not None:
-        digits = MNIST(root=args.digits).train_images()
-        material = replace(material, digits=digits[:-5000], share=args.digits_share)
-        held_out = replace(held_out, digits=digits[-5000:], share=args.digits_share)
+    material, held_out = materials(args)
     lanes = [
         Lane(model, material, args.seed + 1000 * step + lane, args.largest, moment)
         for lane in range(args.lanes)
     ]
     rng = np.random.default_rng(7)
     validation = [images_of(rng, held_out, args.channels, 40_000) for _ in range(16)]
-    print(f"{config} {model.parameters.numel()} parameters, {len(photos)} photos", flush=True)
+    print(
+        f"{config} {model.parameters.numel()} parameters, {len(material.photos)} photos", flush=True
+    )
     best = math.inf
     budget, last, began = args.minutes * 60, time.process_time(), time.process_time() - spent
     while (fraction := (time.process_time() - began) / budget) < 1.0:

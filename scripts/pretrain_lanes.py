@@ -26,8 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pretrain import MEMORY_BITS, STEP_SIZES, Material, batches_of, images_of, photographs
-from synthetic_collections import KINDS
+from pretrain import MEMORY_BITS, STEP_SIZES, add_material, batches_of, images_of, materials
 from torch import Tensor
 
 from osoa_pl.models.features import FEATURE_STEP
@@ -73,7 +72,7 @@ def prepare(args: argparse.Namespace, folder: Path, seed: int) -> None:
     """Write collections to `folder`, one file each, until the process is ended."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
-    material = Material(photographs(args.data), args.kinds)
+    material, _ = materials(args)
     for number in range(1_000_000):
         while len(list(folder.glob("*.npz"))) > 64:
             time.sleep(0.2)
@@ -308,9 +307,7 @@ def feed(folder: Path, pool: Pool, ended: threading.Event) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--channels", type=int, default=3)
-    parser.add_argument("--kinds", nargs="+", choices=[*KINDS], default=[*KINDS])
+    add_material(parser)
     parser.add_argument("--start", type=Path, nargs="+", required=True, help="finished runs")
     parser.add_argument("--out", type=Path, nargs="+", required=True)
     parser.add_argument("--rate", type=float, nargs="+", required=True)
@@ -336,7 +333,7 @@ def main() -> None:
         ]
         for worker in workers:
             worker.start()
-        held_out = Material(photographs(args.data.parent / "val"), args.kinds)
+        _, held_out = materials(args)
         rng, validation = np.random.default_rng(7), Pool(4_000_000, device)
         while len(validation.spans) < 24:
             found = prepared(images_of(rng, held_out, args.channels, 50_000), args.channels)

@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--embed-checkpoint", action="store_true",
-        help="put the checkpoint into the archive (base: 1.8 MB)",
+        help="put the checkpoint into the archive (base: 1.9 MB)",
     )  # fmt: skip
     model.add_argument(
         "--adaptation", type=one_of("auto", "online", "none"), default="auto", metavar="HOW",
