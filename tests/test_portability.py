@@ -74,9 +74,10 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             "--collection latent --model eager --decode {}",
             "--collection memory --engine int8 --threads 2 --decode {}",
             "--collection memory --engine float32 --decode {}",
-            "--collection memory --model eager --decode {}",
+            "--collection memory --model eager",
         ),
     ),
+    "eager, decoding": ({}, ("--collection memory --model eager --decode {}",)),
     "plain kernels": (
         {
             "ATEN_CPU_CAPABILITY": "default",
@@ -149,7 +150,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     return folder, found[0]
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "eager, decoding")) for n in ENVIRONMENTS],
+)
 def test_the_bytes_do_not_depend_on(name, written, tmp_path):
     environment, lines = ENVIRONMENTS[name]
     here = torch.backends.cpu.get_cpu_capability().lower()

@@ -68,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--checkpoint", default="default", metavar="NAME|PATH",
-        help="checkpoint to start from (default: base; from --effort 8 on large where better)",
+        help="where to start from (default: base, but see --effort)",
     )  # fmt: skip
     add_json(parser.add_argument_group("output"))
     add_machine(parser.add_argument_group("machine"))

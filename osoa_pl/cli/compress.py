@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model and adaptation")
     model.add_argument(
         "--checkpoint", default="default", metavar="NAME|PATH",
-        help="checkpoint to start from (default: base; from --effort 8 on large where better)",
+        help="where to start from (default: base, but see --effort)",
     )  # fmt: skip
     model.add_argument(
         "--embed-checkpoint", action="store_true",
@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--effort", type=whole(1, 9), metavar="N",
         help="how much auto tries: 1 does not adapt, 2 one step size, 4 two, 6 and 7 take smaller "
-        "batches, 8 and 9 the checkpoint large too, 9 eight ways to the end (default: 5)",
+        "batches, 8 the checkpoint large too, 9 eight ways to the end (default: 5)",
     )  # fmt: skip
     model.add_argument(
         "--step-size", type=positive, metavar="X",
