@@ -71,8 +71,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     model.add_argument(
         "--effort", type=whole(1, 9), metavar="N",
-        help="how much auto tries: 1 does not adapt, 2 one step size, 4 two, 6 and 7 take smaller "
-        "batches, 8 the checkpoint large too, 9 eight ways to the end (default: 5)",
+        help="how much auto tries: 1 does not adapt, 2 one step size, 4 two, from 6 on smaller "
+        "batches, from 8 on large too, 9 eight ways to the end (default: 5)",
     )  # fmt: skip
     model.add_argument(
         "--step-size", type=positive, metavar="X",
