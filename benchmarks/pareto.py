@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--print", action="store_true", dest="show")
     parser.add_argument("--plot", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     found: dict[str, dict[str, Any]] = {}
     if args.out.exists():
         found = json.loads(args.out.read_text())
