@@ -121,7 +121,7 @@ def table(results: Results, beside: Results) -> str:
         means = [math.exp(sum(map(math.log, each)) / len(each)) for each in zip(*ratios)]
         lines.append(
             f"\nGeometric means of the ratios over {len(ratios)} sets: {means[0]:.3f}; "
-            f"with more effort, where it was measured, {means[1]:.3f}"
+            f"with more effort in the rows that have it, {means[1]:.3f}"
         )
     return "\n".join(lines)
 

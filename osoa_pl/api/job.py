@@ -88,6 +88,8 @@ class CompressResult:
     copies: int = 0
     """Files that are copies of another and cost nothing but their entry."""
     parts: int = 1
+    checkpoint: str = ""
+    """Name of the checkpoint that it starts from."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +188,8 @@ class CompressionJob:
         return self
 
     def _choose_tier(self) -> None:
-        """Where no checkpoint is named and the effort allows, take the best for a sample.
-
-        Not where it is embedded: a larger one costs more than it gains.
-        """
-        asked = self._options
+        """Where no checkpoint is named and the effort allows, take the best for a sample."""
+        asked = self._options  # one that is embedded costs more than a larger one gains
         free = asked.checkpoint == checkpoints.DEFAULT and not asked.embed_checkpoint
         if free and asked.adaptation == "auto" and self.options.search.tiers and self.parts[0]:
             self.options = best_tier(self.parts[0], self.options, self.folder)
@@ -273,8 +272,7 @@ class CompressionJob:
         self._writer.add(ITEMS_MEMBER, table)
         if self._options.embed_checkpoint:
             self._writer.add(CHECKPOINT_MEMBER, self.checkpoint.data)
-        order = [ITEMS_MEMBER]
-        order += [CHECKPOINT_MEMBER] if self._options.embed_checkpoint else []
+        order = [ITEMS_MEMBER, *([CHECKPOINT_MEMBER] if self._options.embed_checkpoint else [])]
         shards = [entry for result in results for entry in result.shards]
         samples = sum(item.raw_bytes for item in items if item.mode)
         manifest = {
@@ -323,6 +321,7 @@ class CompressionJob:
             verified=self._options.verify,
             copies=sum(1 for item in items if item.same != -1),
             parts=len(results),
+            checkpoint=self.checkpoint.name,
         )
 
     def _verify(self, path: Path, watch: Watch | None) -> None:

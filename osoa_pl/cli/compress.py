@@ -13,6 +13,7 @@ from osoa_pl.cli.arguments import add_jobs, add_json, add_machine, one_of, posit
 from osoa_pl.cli.console import MAX_LINES, Console, counted, duration, grouped, size
 from osoa_pl.cli.threads import using_threads
 from osoa_pl.errors import InterruptedRun, OsoaError, OutputExistsError, UsageError
+from osoa_pl.models.checkpoint import TIERS
 from osoa_pl.types import STREAM
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--effort", type=whole(1, 9), metavar="N",
         help="how much auto tries: 1 does not adapt, 2 one step size, 4 two, from 6 on smaller "
-        "batches, from 8 on large too, 9 eight ways to the end (default: 5)",
+        "batches, from 8 on from large too, 9 eight ways to the end (default: 5)",
     )  # fmt: skip
     model.add_argument(
         "--step-size", type=positive, metavar="X",
@@ -205,10 +206,11 @@ def closing_line(archive: str, result: CompressResult) -> str:
     bits = f"{result.bits_per_dim - 8 * result.checkpoint_bytes / result.raw_bytes:.3f} bits/dim"
     if result.checkpoint_bytes:
         bits += f" ({result.bits_per_dim:.3f} with the checkpoint)"
+    started = "" if result.checkpoint == TIERS[0] else f"{result.checkpoint}: "
     return (
         f"{archive}: {what}, {before} to {after}; pixels {size(result.raw_bytes)} at "
         f"{bits}, {seconds}, {rate:.2f} MB/s "
-        f"({'; '.join(result.policies)}){'; verified' if result.verified else ''}"
+        f"({started}{'; '.join(result.policies)}){'; verified' if result.verified else ''}"
     )
 
 

@@ -151,13 +151,15 @@ def test_high_efforts_choose_between_checkpoints(several, tmp_path, monkeypatch)
     def made(effort: int, *tiers: str, **options: Any) -> Any:
         monkeypatch.setattr("osoa_pl.models.checkpoint.TIERS", tiers)
         path = tmp_path / "a.osoa"
-        osoa_pl.compress(
+        result = osoa_pl.compress(
             images(), path, settings=SMALL, effort=effort, overwrite=True, verify=True, **options
         )
         for given in (None, "default"):  # which is no word for a certain checkpoint
             found = osoa_pl.decompress(path, checkpoint=given)
             np.testing.assert_array_equal(np.stack(found), images())
-        return manifest_of(take_apart(path.read_bytes()))["checkpoint"]
+        named = manifest_of(take_apart(path.read_bytes()))["checkpoint"]
+        assert result.checkpoint == named["name"]
+        return named
 
     assert made(8, "wild", "tame")["name"] == made(8, "tame", "wild")["name"] == "tame"
     assert made(9, "wild", "tame")["name"] == "tame"
