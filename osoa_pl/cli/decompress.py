@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from osoa_pl.cli.arguments import add_checkpoint, add_jobs, add_json, add_machine
 from osoa_pl.cli.console import Console, counted, duration, grouped, size
-from osoa_pl.cli.threads import using_threads
+from osoa_pl.cli.opening import opened
 from osoa_pl.errors import DamagedArchiveError, UsageError
 from osoa_pl.types import STREAM
-
-if TYPE_CHECKING:
-    from osoa_pl.api.facts import DecompressResult
 
 SUMMARY = "restore the files of an archive"
 USAGE = "osoa decompress ARCHIVE -o DIR|TAR|- [OPTIONS]"
@@ -69,11 +65,18 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         )
     if to_stream and arguments.json:
         raise UsageError("--json and -o - both want standard output")
-    to_tar = to_stream or arguments.output.endswith(".tar")
+    from osoa_pl.api.tars import extract_to_tar
+
+    going = arguments.keep_going
     try:
-        result = _decompressed(arguments, console, to_tar)
+        with opened(arguments, console, "decompressing", keep_going=going) as (archive, jobs):
+            options = {"only": arguments.only, "overwrite": arguments.force, "jobs": jobs}
+            if to_stream or arguments.output.endswith(".tar"):
+                result = extract_to_tar(archive, arguments.output, **options)
+            else:
+                result = archive.extract(arguments.output, **options)
     except DamagedArchiveError as error:
-        if not arguments.keep_going:
+        if not going:
             error.hint = error.hint or "`--keep-going -f` writes what is intact"
         raise
     of = f" of {len(result.files) + len(result.lost)}" if result.lost else ""
@@ -93,28 +96,3 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             exit_code=code,
         )  # fmt: skip
     return code
-
-
-def _decompressed(
-    arguments: argparse.Namespace, console: Console, to_tar: bool
-) -> DecompressResult:
-    from osoa_pl.api.archive import open_archive
-    from osoa_pl.api.tars import extract_to_tar
-
-    with (
-        using_threads(arguments.threads),
-        console.progress("decompressing") as watch,
-        open_archive(
-            arguments.archive,
-            checkpoint=arguments.checkpoint,
-            device=arguments.device,
-            threads=arguments.threads,
-            watch=watch,
-            keep_going=arguments.keep_going,
-        ) as archive,
-    ):
-        jobs = 1 if arguments.archive == STREAM else arguments.jobs  # it can be read only once
-        options = {"only": arguments.only, "overwrite": arguments.force, "jobs": jobs}
-        if to_tar:
-            return extract_to_tar(archive, arguments.output, **options)
-        return archive.extract(arguments.output, **options)

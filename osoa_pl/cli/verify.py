@@ -7,8 +7,7 @@ import time
 
 from osoa_pl.cli.arguments import add_checkpoint, add_jobs, add_json, add_machine
 from osoa_pl.cli.console import Console, counted, duration, size
-from osoa_pl.cli.threads import using_threads
-from osoa_pl.types import STREAM
+from osoa_pl.cli.opening import opened
 
 SUMMARY = "decode an archive and compare all checksums"
 USAGE = "osoa verify ARCHIVE [OPTIONS]"
@@ -37,22 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Verify; 0."""
-    from osoa_pl.api.archive import open_archive
-
     began = time.monotonic()
-    with (
-        using_threads(arguments.threads),
-        console.progress("verifying") as watch,
-        open_archive(
-            arguments.archive,
-            checkpoint=arguments.checkpoint,
-            device=arguments.device,
-            threads=arguments.threads,
-            watch=watch,
-        ) as archive,
-    ):
-        # a stream can be read only once
-        images = archive.verify(jobs=1 if arguments.archive == STREAM else arguments.jobs)
+    with opened(arguments, console, "verifying") as (archive, jobs):
+        images = archive.verify(jobs=jobs)
         info = archive.info
     seconds = time.monotonic() - began
     files = f" and {counted(info.files, 'file')}" if info.files else ""
