@@ -42,6 +42,7 @@ from osoa_pl.format.partial import PartialFolder
 from osoa_pl.format.writing import WORK
 from osoa_pl.models import checkpoint as checkpoints
 from osoa_pl.models import zoo
+from osoa_pl.models.checkpoint import Checkpoint
 from osoa_pl.online import auto
 from osoa_pl.online.online import OnlineAdaptation
 from osoa_pl.online.plan import WEIGHTS_SINCE, BatchSettings, chosen, needed_version
@@ -140,21 +141,21 @@ class CompressionJob:
         self._options = options
         # the writer looks at the output before a collection of any size is read
         self._writer = ArchiveWriter(out, overwrite=options.overwrite, resume=options.resume)
-        self.checkpoint = checkpoints.read(options.checkpoint)
+        checkpoint = checkpoints.read(options.checkpoint)
         self._workspace: tempfile.TemporaryDirectory[str] | None = None
         try:
             self.collection = self._collect(images)
-            self._prepare()
+            self._prepare(checkpoint)
         except BaseException:
             self._drop_workspace()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, checkpoint: Checkpoint) -> None:
         options = self._options
-        family = zoo.family_of(self.checkpoint)
+        family = zoo.family_of(checkpoint)
         suited = family.suited(options.effort if options.adaptation == "auto" else None)
         self.options = CodingOptions(
-            self.checkpoint, chosen(options.settings, suited), options.seed,
+            checkpoint, chosen(options.settings, suited), options.seed,
             options.adaptation, options.step_size, auto.search(options.effort, family.step_sizes),
             options.device, options.threads, options.measure, options.model_only,
         )  # fmt: skip
@@ -169,7 +170,7 @@ class CompressionJob:
                 if MODES[p.entry.item.mode].plain and MODES[p.entry.item.mode].planes[0] == channels
             ]
             if plain:
-                zoo.check_sizes(self.checkpoint, channels, plain)
+                zoo.check_sizes(checkpoint, channels, plain)
         self.samples = [
             sum(p.count * (p.entry.item.raw_bytes // p.entry.item.count) for p in part)
             for part in self.parts
@@ -193,7 +194,6 @@ class CompressionJob:
         free = asked.checkpoint == checkpoints.DEFAULT and not asked.embed_checkpoint
         if free and asked.adaptation == "auto" and self.options.search.tiers and self.parts[0]:
             self.options = best_tier(self.parts[0], self.options, self.folder)
-            self.checkpoint = self.options.checkpoint
 
     def _check_leftover(self) -> None:
         """Raises UsageError where the folder is left by a run with other options."""
@@ -259,6 +259,7 @@ class CompressionJob:
 
         watch: progress of decoding it, with `verify`. Raises InputError where an input has changed.
         """
+        checkpoint = self.options.checkpoint
         results = [self._results[number] for number in range(len(self.parts))]
         stored, pictures = self._settle(results)
         items = self.collection.items
@@ -271,15 +272,15 @@ class CompressionJob:
         item_table.check(items, ITEMS_MEMBER)  # what is written opens
         self._writer.add(ITEMS_MEMBER, table)
         if self._options.embed_checkpoint:
-            self._writer.add(CHECKPOINT_MEMBER, self.checkpoint.data)
+            self._writer.add(CHECKPOINT_MEMBER, checkpoint.data)
         order = [ITEMS_MEMBER, *([CHECKPOINT_MEMBER] if self._options.embed_checkpoint else [])]
         shards = [entry for result in results for entry in result.shards]
         samples = sum(item.raw_bytes for item in items if item.mode)
         manifest = {
             "arithmetic": ARITHMETIC_VERSION,
             "checkpoint": {
-                "name": self.checkpoint.name,
-                "sha256": self.checkpoint.sha256,
+                "name": checkpoint.name,
+                "sha256": checkpoint.sha256,
                 "embedded": self._options.embed_checkpoint,
             },
             "seed": self.options.seed,
@@ -317,11 +318,11 @@ class CompressionJob:
             renamed=self.collection.renamed,
             seconds=time.monotonic() - self._began,
             kept_bytes=kept_bytes,
-            checkpoint_bytes=len(self.checkpoint.data) if self._options.embed_checkpoint else 0,
+            checkpoint_bytes=len(checkpoint.data) if self._options.embed_checkpoint else 0,
             verified=self._options.verify,
             copies=sum(1 for item in items if item.same != -1),
             parts=len(results),
-            checkpoint=self.checkpoint.name,
+            checkpoint=checkpoint.name,
         )
 
     def _verify(self, path: Path, watch: Watch | None) -> None:
