@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -356,8 +357,7 @@ def save(
     file: Path, model: MemoryAutoregressive, optimizer: Adam, average: torch.Tensor, step: int,
     spent: float, second_moment: torch.Tensor | None = None, basis: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Write the run's state whole or not at all; a finished run has its `second_moment`."""
-    temporary = file.with_suffix(".tmp")
+    """Write the run's state; a finished run has its `second_moment`."""
     state = {
         "config": model.config.to_dict(),
         "parameters": model.parameters,
@@ -372,6 +372,12 @@ def save(
         state["second_moment"] = second_moment
     if basis is not None:
         state["basis"] = basis
+    write_run(file, state)
+
+
+def write_run(file: Path, state: dict[str, Any]) -> None:
+    """Write a run whole or not at all."""
+    temporary = file.with_suffix(".tmp")
     torch.save(state, temporary)
     os.replace(temporary, file)
 

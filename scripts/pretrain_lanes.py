@@ -21,20 +21,31 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from itertools import count as counting
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pretrain import MEMORY_BITS, STEP_SIZES, add_material, batches_of, images_of, materials
+from pretrain import (
+    MEMORY_BITS,
+    STEP_SIZES,
+    add_material,
+    batches_of,
+    images_of,
+    materials,
+    write_run,
+)
 from torch import Tensor
 
+from osoa_pl.arith import quantize
+from osoa_pl.models.eigenbasis import UNIT_BITS
 from osoa_pl.models.features import FEATURE_STEP
 from osoa_pl.models.memory import MemoryState
 from osoa_pl.models.memory_ar import MemoryAutoregressive, MemoryConfig
 from osoa_pl.models.memory_ar_density import negative_log_likelihood
 from osoa_pl.models.memory_head_eager import proposals
-from osoa_pl.models.network import ACTIVATION_BITS, WEIGHT_BITS
+from osoa_pl.models.network import ACTIVATION_BITS, WEIGHT_BITS, next_activation_max
 
 BATCH = 512  # pixels of a lane's step
 FIELDS = ("features", "pixels", "predictors", "hits", "offsets")
@@ -73,7 +84,7 @@ def prepare(args: argparse.Namespace, folder: Path, seed: int) -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
     material, _ = materials(args)
-    for number in range(1_000_000):
+    for number in counting():
         while len(list(folder.glob("*.npz"))) > 64:
             time.sleep(0.2)
         pixels = int(math.exp(rng.uniform(math.log(20_000), math.log(args.largest))))
@@ -114,18 +125,14 @@ class Pool:
         return {name: self._fields[name][rows] for name in FIELDS}
 
 
-def power_of_two_steps(largest: Tensor, bits: int) -> Tensor:
-    """`arith.quantize.power_of_two_step`, natively."""
-    return torch.exp2(torch.floor(torch.log2(largest.clamp(min=2.0**-40))) + (1 - bits))
-
-
 class RoundWeights(torch.autograd.Function):
     """Weights [lanes, out, in] on the grid of each lane's maximum; the gradient passes."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor) -> Tensor:
-        step = power_of_two_steps(weights.abs().amax((1, 2), keepdim=True), WEIGHT_BITS)
-        return (weights / step).round_() * step
+        largest = weights.abs().amax((1, 2), keepdim=True)
+        step = quantize.power_of_two_step(largest, WEIGHT_BITS)
+        return quantize.quantize_nearest(weights, step, WEIGHT_BITS) * step
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -137,7 +144,7 @@ class Rectify(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, steps: Tensor) -> Tensor:
-        rounded = (h / steps).round_().clamp_(0, 2**ACTIVATION_BITS - 1) * steps
+        rounded = quantize.quantize_nearest(h.clamp(min=0), steps, ACTIVATION_BITS) * steps
         ctx.save_for_backward(rounded)
         return rounded
 
@@ -172,9 +179,9 @@ class Run:
         self.average = self.first.clone()
         self.best = math.inf
         self.step = 0
-        self._moments = torch.zeros(2, len(self.first), device=device)
+        self._adam = torch.optim.Adam([self.first], betas=(0.9, 0.995), eps=1e-8)
         self._sides = []
-        at, flat = 0, self.saved["basis"].to(device).float() * 2.0**-7
+        at, flat = 0, self.saved["basis"].to(device).float() * 2.0**-UNIT_BITS
         for o, i in self.shape.layers():
             left = flat[at : at + o * o].view(o, o)
             self._sides.append((left, flat[at + o * o : at + o * o + i * i].view(i, i)))
@@ -204,7 +211,7 @@ class Run:
     def loss(self, stored: Tensor, maxima: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """(nats a sample [lanes], activation maxima seen [lanes, layers]) of weights [lanes, n]."""
         lanes, at = len(stored), 0
-        steps = power_of_two_steps(maxima, ACTIVATION_BITS)
+        steps = quantize.power_of_two_step(maxima, ACTIVATION_BITS)
         layers = []
         for (o, i), (left, right) in zip(self.shape.layers(), self._sides, strict=True):
             theta = stored[:, at : at + o * i].view(lanes, o, i)
@@ -248,7 +255,7 @@ class Run:
         state.second_moment.mul_(0.99).addcmul_(clipped, clipped, value=0.01)
         rate = state.rate / (1.0 - state.correction)
         state.moved.sub_(rate * state.first_moment / (state.second_moment.sqrt() + 1e-8))
-        state.maxima = torch.maximum(seen, 0.95 * state.maxima)
+        state.maxima = next_activation_max(state.maxima, seen)
         return losses.detach(), gradient, norm, seen
 
     def update(self, batch: dict[str, Tensor], rate: float) -> Tensor:
@@ -257,13 +264,10 @@ class Run:
         off = ~(norm[:, 0] < 30.0)
         # a lane that has come off must not take the others with it
         total = (gradient * (4.0 / norm).clamp(max=1.0))[~off].mean(0)
-        total = total / total.norm().clamp(min=1.0)
+        self.first.grad = total / total.norm().clamp(min=1.0)
+        self._adam.param_groups[0]["lr"] = rate
+        self._adam.step()
         self.step += 1
-        m, v = self._moments
-        m.mul_(0.9).add_(total, alpha=0.1)
-        v.mul_(0.995).addcmul_(total, total, value=0.005)
-        size = rate / (1.0 - 0.9**self.step)
-        self.first.sub_(size * m / ((v / (1.0 - 0.995**self.step)).sqrt() + 1e-8))
         self.average.lerp_(self.first, 1.0 - min(0.998, self.step / (self.step + 20.0)))
         above = (seen > self.maxima).float().mean(0)
         self.maxima.mul_(torch.exp(0.01 * (2.0 * above - 1.0)))
@@ -279,15 +283,12 @@ class Run:
 
     def save(self) -> None:
         """Write the run as `pretrain.py` does, the averaged weights in both places."""
-        temporary = self.out.with_suffix(".tmp")
         weights = self.average.cpu()
-        state = {
+        write_run(self.out, {
             "config": self.config.to_dict(), "parameters": weights, "average": weights,
             "activation_max": self.maxima.cpu(), "second_moment": self.saved["second_moment"],
             "basis": self.saved["basis"], "step": self.step,
-        }  # fmt: skip
-        torch.save(state, temporary)
-        os.replace(temporary, self.out)
+        })  # fmt: skip
 
 
 def feed(folder: Path, pool: Pool, ended: threading.Event) -> None:
